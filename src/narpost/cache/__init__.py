@@ -1,0 +1,1 @@
+"""Binary caches: objects in a bucket or folder."""

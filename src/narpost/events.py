@@ -1,0 +1,79 @@
+"""What happens, told as values: the code that works emits them, listeners make use of them.
+
+Paths are given by their base name (`<hash part>-<name>`), sizes in bytes, times in seconds.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """An entry was found in the queue folder and has not been seen before."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """Something lies in the queue folder that is not an entry of ours."""
+
+    entry: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A batch of entries needs *missing* paths in this cache, *nar_bytes* in all."""
+
+    cache: str
+    missing: int
+    nar_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A path's narinfo is in the cache, with all that it promises."""
+
+    cache: str
+    path: str
+    nar_bytes: int
+    file_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Every cache has the entry and its closure; its link is gone."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """An entry could not be posted and is tried again after *after_seconds*."""
+
+    cache: str
+    path: str
+    reason: str
+    after_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PutAside:
+    """An entry cannot be posted as it is: it stays queued until a person decides."""
+
+    cache: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Troubled:
+    """Something outside of any one entry failed, such as reading the queue folder."""
+
+    doing: str
+    reason: str
+
+
+Event = Queued | Ignored | Planned | Posted | Settled | Retrying | PutAside | Troubled
+Emit = Callable[[Event], None]

@@ -1,0 +1,1 @@
+"""Posting: plan a closure, pack its paths, publish them."""

@@ -1,0 +1,1 @@
+"""The queue: links below gcroots, and what is remembered about them."""

@@ -1,0 +1,1 @@
+"""The Nix store, read through Nix itself over its worker protocol."""
