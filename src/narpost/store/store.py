@@ -1,0 +1,37 @@
+"""What the rest of narpost needs of a Nix store."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from narpost.nix.path_info import PathInfo
+from narpost.nix.store_path import StoreDir, StorePath
+
+
+class Store(Protocol):
+    """A store that can be asked and read, by any number of threads.
+
+    Every call may be repeated. A store that does not answer is `StoreUnreachable`, one that
+    answers with an error `StoreRefused`.
+    """
+
+    store_dir: StoreDir
+
+    def closure(self, paths: Iterable[StorePath]) -> dict[StorePath, PathInfo]:
+        """Every valid path that *paths* lead to by references, themselves included.
+
+        What is not valid is left out, so a caller that needs a path looks whether it is there.
+        """
+
+    def valid_paths(self, paths: Iterable[StorePath]) -> set[StorePath]:
+        """Those of *paths* that are in the store."""
+
+    def outputs(self, derivation: StorePath) -> list[StorePath]:
+        """The outputs of *derivation* that are known, valid or not."""
+
+    def nar(self, info: PathInfo) -> AbstractContextManager[Iterator[bytes]]:
+        """The path's NAR in large chunks, cut at its registered size.
+
+        Whoever reads it compares the hash. An error raised inside of the context tells the
+        store that these were not the bytes that it had promised.
+        """
