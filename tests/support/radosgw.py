@@ -22,15 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PROGRAMS = (
-    "setpriv",
-    "monmaptool",
-    "ceph",
-    "ceph-mon",
-    "ceph-osd",
-    "radosgw",
-    "radosgw-admin",
-)
+PROGRAMS = ("setpriv", "monmaptool", "ceph", "ceph-mon", "ceph-osd", "radosgw", "radosgw-admin")
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.02
@@ -67,10 +59,12 @@ ms_mon_client_mode = crc
 paxos_propose_interval = 0.05
 paxos_min_wait = 0.01
 mon_data_avail_crit = 1
+# A client that comes before the OSD is up asks again after this time, by default 5 s.
+objecter_tick_interval = 0.2
 
-# A limit, not a reservation: memory is taken as objects are stored.
+# 12 GiB is a limit, not a reservation: memory is taken as objects are stored.
 osd_objectstore = memstore
-memstore_device_bytes = {store_bytes}
+memstore_device_bytes = 12884901888
 osd_class_load_list = *
 osd_class_default_list = *
 osd_crush_chooseleaf_type = 0
@@ -106,18 +100,14 @@ def missing_programs() -> list[str]:
 
 
 @contextmanager
-def running(folder: Path, store_bytes: int = 12 * 2**30) -> Iterator[S3Server]:
-    """Run a server in *folder*, new or empty, which holds at most *store_bytes*.
-
-    Raises StartError if it does not answer within START_SECONDS.
-    """
+def running(folder: Path) -> Iterator[S3Server]:
+    """Run a server in *folder*, new or empty; raise StartError if it does not come up."""
     folder.mkdir(parents=True, exist_ok=True)
     mon_port, s3_port = _free_ports(2)
     server = S3Server(f"http://127.0.0.1:{s3_port}", "narpost-tests", secrets.token_hex(20))
     fsid = str(uuid.uuid4())
-    (folder / "ceph.conf").write_text(
-        CONFIGURATION.format(fsid=fsid, mon_port=mon_port, s3_port=s3_port, store_bytes=store_bytes)
-    )
+    configuration = CONFIGURATION.format(fsid=fsid, mon_port=mon_port, s3_port=s3_port)
+    (folder / "ceph.conf").write_text(configuration)
     with ExitStack() as stack:
         processes = _Processes(folder, stack, time.monotonic() + START_SECONDS)
         _start_mon(processes, fsid, mon_port)

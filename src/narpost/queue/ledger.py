@@ -1,0 +1,207 @@
+"""What is remembered of the queue, in a SQLite file: memory, not truth.
+
+Delete the file at any moment: entries come back from the queue folder, with their tries
+forgotten. So writes are gathered and committed now and then, and a crash loses nothing that
+matters.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from narpost.errors import UsageError
+from narpost.nix.store_path import StorePath
+from narpost.queue.states import State
+
+FILE = "ledger.sqlite"
+HISTORY_SECONDS = 90 * 86400.0
+# What a cache held is asked again after this time: another may have collected its garbage.
+HELD_SECONDS = 7 * 86400.0
+_BUSY_SECONDS = 10.0
+
+_REMEMBER = "REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?)"
+_FORGET = "DELETE FROM entry WHERE path = ?"
+_HELD = "REPLACE INTO held VALUES (?, ?, ?)"
+_POSTED = "INSERT INTO posting VALUES (?, ?, ?, ?, ?)"
+_SETTLED = "REPLACE INTO settled VALUES (?, ?)"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an entry stands with one cache: *due_at* in seconds since the epoch."""
+
+    state: State = State.WAITING
+    tries: int = 0
+    due_at: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What was posted to one cache since some time."""
+
+    paths: int
+    nar_bytes: int
+    file_bytes: int
+
+
+class Ledger:
+    """The file in *folder*; one thread uses it."""
+
+    def __init__(self, folder: Path, *, is_writer: bool = True) -> None:
+        self.file = folder / FILE
+        self._is_writer = is_writer
+        self._unsaved: list[tuple[str, tuple[str | int | float, ...]]] = []
+        self._database = self._open()
+
+    def remember(self, path: StorePath, cache: str, standing: Standing) -> None:
+        """Keep how *path* stands with *cache*."""
+        row = (standing.state.value, standing.tries, standing.due_at, standing.reason)
+        self._unsaved.append((_REMEMBER, (path.base_name, cache, *row)))
+
+    def forget(self, path: StorePath) -> None:
+        """Drop what is kept of an entry that is gone."""
+        self._unsaved.append((_FORGET, (path.base_name,)))
+
+    def hold(self, cache: str, path: StorePath, now: float) -> None:
+        """Keep that *cache* was seen to hold *path*."""
+        self._unsaved.append((_HELD, (cache, path.base_name, now)))
+
+    def post(self, path: StorePath, cache: str, sizes: tuple[int, int], now: float) -> None:
+        """Keep that *path* was posted; *sizes* are those of the NAR and of the file."""
+        self._unsaved.append((_POSTED, (path.base_name, cache, *sizes, now)))
+        self.hold(cache, path, now)
+
+    def settle(self, path: StorePath, now: float) -> None:
+        """Keep that every cache has *path*."""
+        self.forget(path)
+        self._unsaved.append((_SETTLED, (path.base_name, now)))
+
+    def standings(self) -> dict[tuple[str, str], Standing]:
+        """How entries stand, by base name and cache."""
+        rows = self._database.execute("SELECT path, cache, state, tries, due_at, reason FROM entry")
+        return {
+            (path, cache): Standing(State(state), tries, due_at, reason)
+            for path, cache, state, tries, due_at, reason in rows
+        }
+
+    def held(self, cache: str, now: float) -> set[str]:
+        """Base names of what *cache* was seen to hold, not too long ago."""
+        rows = self._database.execute(
+            "SELECT path FROM held WHERE cache = ? AND seen_at > ?", (cache, now - HELD_SECONDS)
+        )
+        return {path for (path,) in rows}
+
+    def has_settled(self, path: StorePath) -> bool:
+        """Whether *path* is remembered as being in every cache."""
+        rows = self._database.execute("SELECT 1 FROM settled WHERE path = ?", (path.base_name,))
+        return rows.fetchone() is not None
+
+    def totals(self, since: float) -> Mapping[str, Totals]:
+        """What was posted to each cache since then."""
+        rows = self._database.execute(
+            "SELECT cache, count(*), sum(nar_bytes), sum(file_bytes)"
+            " FROM posting WHERE posted_at >= ? GROUP BY cache",
+            (since,),
+        )
+        return {cache: Totals(*sums) for cache, *sums in rows}
+
+    def prune(self, now: float) -> None:
+        """Let go of what is too old to matter."""
+        self._unsaved += [
+            ("DELETE FROM posting WHERE posted_at < ?", (now - HISTORY_SECONDS,)),
+            ("DELETE FROM settled WHERE settled_at < ?", (now - HISTORY_SECONDS,)),
+            ("DELETE FROM held WHERE seen_at < ?", (now - HELD_SECONDS,)),
+        ]
+
+    def save(self) -> None:
+        """Commit what was gathered; if the file went away or broke, begin a new one."""
+        if not self._unsaved:
+            return
+        if not self.file.exists():
+            self._reopen()
+        try:
+            self._commit()
+        except sqlite3.DatabaseError:
+            self._reopen()
+            with contextlib.suppress(sqlite3.DatabaseError):
+                self._commit()
+        self._unsaved.clear()
+
+    def close(self) -> None:
+        """Save, and let go of the file."""
+        self.save()
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _commit(self) -> None:
+        with self._transaction():
+            for statement, values in self._unsaved:
+                self._database.execute(statement, values)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    def _reopen(self) -> None:
+        self._database.close()
+        self._database = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        if not self._is_writer:
+            return self._open_to_read()
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            return self._open_to_write()
+        except (OSError, sqlite3.OperationalError) as error:
+            raise UsageError(
+                f"cannot write to {self.file}: {error}",
+                "set state in the section [queue] to a folder that the daemon may write to",
+            ) from error
+        except sqlite3.DatabaseError:
+            # Not a database any more: put it out of the way and begin anew.
+            self.file.replace(self.file.with_suffix(".corrupt"))
+            return self._open_to_write()
+
+    def _open_to_write(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self.file, timeout=_BUSY_SECONDS, isolation_level=None)
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            database.executescript((files(__package__) / "ledger.sql").read_text())
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _open_to_read(self) -> sqlite3.Connection:
+        """Open what the daemon writes; where there is nothing to read, an empty one."""
+        try:
+            database = sqlite3.connect(f"{self.file.as_uri()}?mode=ro", uri=True, timeout=1)
+            database.execute("SELECT count(*) FROM settled")
+        except (sqlite3.DatabaseError, OSError):
+            database = sqlite3.connect(":memory:", isolation_level=None)
+            database.executescript((files(__package__) / "ledger.sql").read_text())
+        return database

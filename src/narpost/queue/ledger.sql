@@ -1,0 +1,35 @@
+-- How each entry stands with each cache. Times are seconds since the epoch.
+CREATE TABLE IF NOT EXISTS entry (
+    path   TEXT NOT NULL,
+    cache  TEXT NOT NULL,
+    state  TEXT NOT NULL,
+    tries  INTEGER NOT NULL,
+    due_at REAL NOT NULL,
+    reason TEXT NOT NULL,
+    PRIMARY KEY (path, cache)
+) WITHOUT ROWID;
+
+-- Paths that a cache was seen to hold.
+CREATE TABLE IF NOT EXISTS held (
+    cache   TEXT NOT NULL,
+    path    TEXT NOT NULL,
+    seen_at REAL NOT NULL,
+    PRIMARY KEY (cache, path)
+) WITHOUT ROWID;
+
+-- What was posted: for status, and for those who wait.
+CREATE TABLE IF NOT EXISTS posting (
+    path       TEXT NOT NULL,
+    cache      TEXT NOT NULL,
+    nar_bytes  INTEGER NOT NULL,
+    file_bytes INTEGER NOT NULL,
+    posted_at  REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS posting_by_path ON posting (path, cache);
+CREATE INDEX IF NOT EXISTS posting_by_time ON posting (posted_at);
+
+-- Entries that every cache has confirmed.
+CREATE TABLE IF NOT EXISTS settled (
+    path       TEXT PRIMARY KEY,
+    settled_at REAL NOT NULL
+) WITHOUT ROWID;

@@ -1,0 +1,172 @@
+"""The queue: the folder of links, and how each entry stands with each cache.
+
+The folder says what is queued; the ledger only remembers how far each entry is. An entry's link
+goes when every cache has confirmed it, and not before.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from narpost.errors import NarpostError
+from narpost.events import Emit, Ignored, PutAside, Queued, Retrying, Settled
+from narpost.nix.store_path import StorePath
+from narpost.queue.ledger import Ledger, Standing
+from narpost.queue.spool import Spool
+from narpost.queue.states import Move, State, moved
+
+
+class Queue:
+    """Entries for *caches*, by name; one thread uses it."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        ledger: Ledger,
+        caches: Sequence[str],
+        *,
+        clock: Callable[[], float],
+        emit: Emit,
+    ) -> None:
+        self.spool = spool
+        self.ledger = ledger
+        self.caches = tuple(caches)
+        self._clock = clock
+        self._emit = emit
+        self._remembered = ledger.standings()
+        self._entries: dict[StorePath, dict[str, Standing]] = {}
+        self._derivations: set[StorePath] = set()
+        self._strays: set[str] = set()
+        self._ready: dict[str, deque[StorePath]] = {cache: deque() for cache in caches}
+        self._later: dict[str, list[tuple[float, StorePath]]] = {cache: [] for cache in caches}
+
+    def look(self) -> list[StorePath]:
+        """Take in what the folder has now; returns the derivations whose outputs are wanted."""
+        sight = self.spool.look(self._entries.keys() | self._derivations)
+        for path in sight.gone:
+            self._derivations.discard(path)
+            if self._entries.pop(path, None) is not None:
+                self.ledger.forget(path)
+        for entry in sorted(sight.entries, key=lambda entry: entry.queued_at):
+            if entry.path.is_derivation:
+                self._derivations.add(entry.path)
+            else:
+                self._admit(entry.path)
+        for name in sight.strays.keys() - self._strays:
+            self._emit(Ignored(name, sight.strays[name]))
+        self._strays = set(sight.strays)
+        return sorted(self._derivations)
+
+    def replace_derivation(self, derivation: StorePath, outputs: Iterable[StorePath]) -> None:
+        """Queue *outputs* in the place of their *derivation*."""
+        self.spool.add(outputs)
+        self.spool.remove(derivation)
+        self._derivations.discard(derivation)
+
+    def refuse_derivation(self, derivation: StorePath, reason: str) -> None:
+        """Set *derivation* aside, since its outputs cannot be found."""
+        self._derivations.discard(derivation)
+        self._entries[derivation] = {}
+        for cache in self.caches:
+            self._entries[derivation][cache] = Standing()
+            self._set_aside(cache, derivation, reason)
+
+    def claim(self, cache: str, limit: int) -> list[StorePath]:
+        """Take up to *limit* entries in hand that are due for *cache*, oldest first."""
+        self._wake_late(cache)
+        ready = self._ready[cache]
+        claimed: list[StorePath] = []
+        while ready and len(claimed) < limit:
+            path = ready.popleft()
+            standing = self._standing(path, cache)
+            if standing is not None and standing.state is State.WAITING:
+                self._entries[path][cache] = replace(
+                    standing, state=moved(standing.state, Move.CLAIM)
+                )
+                claimed.append(path)
+        return claimed
+
+    def next_due_at(self, cache: str) -> float | None:
+        """When the next postponed entry of *cache* is due, in seconds since the epoch."""
+        return self._later[cache][0][0] if self._later[cache] else None
+
+    def confirm(self, cache: str, path: StorePath) -> None:
+        """*cache* has *path* and its closure; the last such cache lets go of the link."""
+        standing = self._in_hand(path, cache)
+        if standing is None:
+            return
+        standings = self._entries[path]
+        standings[cache] = replace(standing, state=moved(standing.state, Move.CONFIRM))
+        if any(each.state is not State.CONFIRMED for each in standings.values()):
+            self.ledger.remember(path, cache, standings[cache])
+            return
+        self.spool.remove(path)
+        del self._entries[path]
+        self.ledger.settle(path, self._clock())
+        self._emit(Settled(path.base_name))
+
+    def postpone(self, cache: str, path: StorePath, error: NarpostError, seconds: float) -> None:
+        """Try *path* again after *seconds*."""
+        standing = self._in_hand(path, cache)
+        if standing is None:
+            return
+        due_at = self._clock() + seconds
+        state = moved(standing.state, Move.POSTPONE)
+        self._keep(path, cache, Standing(state, standing.tries + 1, due_at, error.message))
+        heapq.heappush(self._later[cache], (due_at, path))
+        self._emit(Retrying(cache, path.base_name, error.message, seconds))
+
+    def set_aside(self, cache: str, path: StorePath, error: NarpostError) -> None:
+        """Leave *path* queued, and do not try again by ourselves."""
+        if self._in_hand(path, cache) is not None:
+            self._set_aside(cache, path, error.message)
+
+    def tries(self, cache: str, path: StorePath) -> int:
+        """How often *path* failed at *cache*."""
+        standing = self._standing(path, cache)
+        return standing.tries if standing else 0
+
+    def is_at_rest(self) -> bool:
+        """Whether nothing waits and nothing is in hand."""
+        return not self._derivations and all(
+            standing.state in {State.CONFIRMED, State.SET_ASIDE}
+            for standings in self._entries.values()
+            for standing in standings.values()
+        )
+
+    def standings(self) -> dict[StorePath, dict[str, Standing]]:
+        """How each entry stands with each cache."""
+        return {path: dict(standings) for path, standings in self._entries.items()}
+
+    def _admit(self, path: StorePath) -> None:
+        standings = self._entries[path] = {}
+        for cache in self.caches:
+            standing = self._remembered.pop((path.base_name, cache), Standing())
+            standings[cache] = standing
+            if standing.state is State.WAITING:
+                heapq.heappush(self._later[cache], (standing.due_at, path))
+        self._emit(Queued(path.base_name))
+
+    def _wake_late(self, cache: str) -> None:
+        later, now = self._later[cache], self._clock()
+        while later and later[0][0] <= now:
+            self._ready[cache].append(heapq.heappop(later)[1])
+
+    def _in_hand(self, path: StorePath, cache: str) -> Standing | None:
+        """The standing of an entry in hand; none if its link was taken out meanwhile."""
+        standing = self._standing(path, cache)
+        return standing if standing and standing.state is State.IN_HAND else None
+
+    def _standing(self, path: StorePath, cache: str) -> Standing | None:
+        return self._entries.get(path, {}).get(cache)
+
+    def _set_aside(self, cache: str, path: StorePath, reason: str) -> None:
+        standing = self._entries[path][cache]
+        state = moved(standing.state, Move.SET_ASIDE)
+        self._keep(path, cache, Standing(state, standing.tries + 1, 0.0, reason))
+        self._emit(PutAside(cache, path.base_name, reason))
+
+    def _keep(self, path: StorePath, cache: str, standing: Standing) -> None:
+        self._entries[path][cache] = standing
+        self.ledger.remember(path, cache, standing)

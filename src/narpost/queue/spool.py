@@ -1,0 +1,112 @@
+"""The folder of links: each is a job, and keeps its store path from the garbage collector.
+
+`queue/<name>` leads to `<store>/<name>`, in a real folder below Nix's `gcroots`, since Nix does
+not follow a link to a folder there. The folder is the truth: whatever else is lost, what is
+queued is what lies in it.
+"""
+
+import os
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from narpost.errors import MalformedError, NarpostError, UsageError
+from narpost.nix.store_path import StoreDir, StorePath
+
+FOLDER = "queue"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A link into the store, and when it was made (seconds since the epoch)."""
+
+    path: StorePath
+    queued_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """One look at the folder: what is new, what has gone, and what is not ours."""
+
+    entries: list[Entry] = field(default_factory=list)
+    gone: list[StorePath] = field(default_factory=list)
+    strays: dict[str, str] = field(default_factory=dict)
+
+
+class Spool:
+    """The links in `<directory>/queue`."""
+
+    def __init__(self, directory: Path, store_dir: StoreDir) -> None:
+        self.directory = directory
+        self.folder = directory / FOLDER
+        self._store_dir = store_dir
+
+    def prepare(self, gcroots: Path) -> None:
+        """Make the folder, and see that Nix takes its links for roots."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _cannot("make the queue folder", self.folder, error) from error
+        # Nix walks real folders below gcroots, and follows no link to a folder elsewhere.
+        if not self.folder.resolve().is_relative_to(gcroots.resolve()):
+            raise UsageError(
+                f"Nix would not keep what is queued in {self.folder}",
+                f"set directory in the section [queue] to a real folder below {gcroots}",
+            )
+
+    def look(self, known: Collection[StorePath] = ()) -> Sight:
+        """Compare the folder with what is *known* of it."""
+        sight = Sight()
+        try:
+            with os.scandir(self.folder) as found:
+                names = {each.name for each in found}
+        except OSError as error:
+            raise _cannot("read the queue folder", self.folder, error) from error
+        known_names = {path.base_name for path in known}
+        for name in names - known_names:
+            self._see(name, sight)
+        sight.gone.extend(path for path in known if path.base_name not in names)
+        return sight
+
+    def add(self, paths: Iterable[StorePath]) -> None:
+        """Queue *paths*; one that is queued already stays so."""
+        for path in paths:
+            try:
+                self._link(path).symlink_to(self._store_dir.render(path))
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise _cannot(f"queue {path} in", self.folder, error) from error
+
+    def holds(self, path: StorePath) -> bool:
+        """Whether *path* is queued."""
+        return self._link(path).is_symlink()
+
+    def remove(self, path: StorePath) -> None:
+        """Let go of *path*; from here on the garbage collector may take it."""
+        self._link(path).unlink(missing_ok=True)
+
+    def _link(self, path: StorePath) -> Path:
+        return self.folder / path.base_name
+
+    def _see(self, name: str, sight: Sight) -> None:
+        link = self.folder / name
+        try:
+            path = self._store_dir.parse(str(link.readlink()))
+            if path.base_name != name:
+                raise MalformedError(f"it leads to {path}")
+            sight.entries.append(Entry(path, link.lstat().st_mtime))
+        except FileNotFoundError:
+            return  # It went between the listing and this look.
+        except OSError:
+            sight.strays[name] = "it is not a link"
+        except MalformedError as error:
+            sight.strays[name] = error.message
+
+
+def _cannot(doing: str, folder: Path, error: OSError) -> NarpostError:
+    reason = (error.strerror or str(error)).lower()
+    hint = "run this as the user that runs the daemon, mostly root: sudo narpost …"
+    return UsageError(
+        f"cannot {doing} {folder}: {reason}", hint if isinstance(error, PermissionError) else ""
+    )
