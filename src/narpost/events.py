@@ -77,3 +77,19 @@ class Troubled:
 
 Event = Queued | Ignored | Planned | Posted | Settled | Retrying | PutAside | Troubled
 Emit = Callable[[Event], None]
+
+
+class Bus:
+    """Passes each event on to all who listen."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Emit] = []
+
+    def listen(self, listener: Emit) -> None:
+        """From now on, *listener* hears each event."""
+        self._listeners.append(listener)
+
+    def __call__(self, event: Event) -> None:
+        """Tell all of *event*."""
+        for listener in self._listeners:
+            listener(event)

@@ -24,18 +24,20 @@ class CacheInfo:
         """Read it; an unknown field is passed over, as Nix does."""
         fields = {
             name.strip(): value.strip()
-            for name, colon, value in (line.partition(":") for line in text.splitlines())
+            for name, colon, value in (line.partition(":") for line in text.split("\n"))
             if colon
         }
-        mass_query, priority = fields.get("WantMassQuery"), fields.get("Priority")
-        try:
-            return cls(
-                store_dir=StoreDir(fields["StoreDir"]),
-                wants_mass_query=None if mass_query is None else mass_query == "1",
-                priority=None if priority is None else int(priority),
-            )
-        except (KeyError, ValueError) as error:
-            raise MalformedError("nix-cache-info lacks a StoreDir or has a bad Priority") from error
+        store_dir, mass_query = fields.get("StoreDir", ""), fields.get("WantMassQuery")
+        priority = fields.get("Priority", "0")
+        if not store_dir.startswith("/"):
+            raise MalformedError(f"nix-cache-info has {store_dir!r} as its StoreDir")
+        if not (priority.isascii() and priority.isdecimal()):
+            raise MalformedError(f"nix-cache-info has {priority!r} as its Priority")
+        return cls(
+            store_dir=StoreDir(store_dir.rstrip("/")),
+            wants_mass_query=None if mass_query is None else mass_query == "1",
+            priority=int(priority) if "Priority" in fields else None,
+        )
 
     def render(self) -> str:
         """Write it; what is unset is left to the client's default, as Nix leaves it."""

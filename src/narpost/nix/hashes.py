@@ -60,9 +60,11 @@ def _base32(digits: str, size: int) -> bytes | None:
 
 def _base16(digits: str, size: int) -> bytes | None:
     try:
-        return bytes.fromhex(digits) if len(digits) == size * 2 else None
+        digest = bytes.fromhex(digits)
     except ValueError:
         return None
+    # fromhex passes over spaces, so the length of both has to fit.
+    return digest if len(digits) == size * 2 and len(digest) == size else None
 
 
 def _base64(digits: str, size: int) -> bytes | None:

@@ -42,7 +42,7 @@ class NarInfo:
             path=store_dir.parse(_required(fields, "StorePath")),
             nar_hash=Hash.parse(_required(fields, "NarHash")),
             nar_bytes=_size(_required(fields, "NarSize"), "NarSize"),
-            references=tuple(sorted(map(StorePath.parse, fields.get("References", "").split()))),
+            references=_references(fields.get("References", "")),
             deriver=_deriver(fields.get("Deriver", "")),
             signatures=signatures,
             content_address=fields.get("CA", ""),
@@ -84,7 +84,7 @@ class NarInfo:
 def _fields(text: str) -> tuple[dict[str, str], tuple[str, ...]]:
     fields: dict[str, str] = {}
     signatures: list[str] = []
-    for line in text.splitlines():
+    for line in text.removesuffix("\n").split("\n"):
         name, colon, value = line.partition(":")
         if not colon:
             raise MalformedError(f"a narinfo has the line {line!r}, which is no field")
@@ -109,6 +109,10 @@ def _size(text: str, name: str) -> int:
     if not (text.isascii() and text.isdecimal()) or len(text) > 20 or int(text) >= _SIZE_LIMIT:
         raise MalformedError(f"a narinfo has {name} {text!r}, which is no size")
     return int(text)
+
+
+def _references(text: str) -> tuple[StorePath, ...]:
+    return tuple(sorted(set(map(StorePath.parse, text.split()))))
 
 
 def _deriver(text: str) -> StorePath | None:

@@ -33,11 +33,11 @@ class PublicKey:
         name, key = _parse_named(text, "public key")
         if len(key) == SECRET_BYTES:
             raise MalformedError(
-                f"the key {name!r} is a secret one where a public one belongs",
+                "a secret key was given where a public one belongs",
                 "give the public key, and make a new pair if this one was shown to anybody",
             )
         if len(key) != PUBLIC_BYTES:
-            raise MalformedError(f"the public key {name!r} has {len(key)} bytes and not 32")
+            raise MalformedError(f"a public key has {len(key)} bytes and not {PUBLIC_BYTES}")
         return cls(name, key)
 
     def render(self) -> str:
@@ -79,19 +79,19 @@ class SecretKey:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `<key name>:<base 64 of 64 bytes>`; no message repeats a part of the key."""
+        """Read `<key name>:<base 64 of 64 bytes>`; no message repeats a part of the text."""
         name, key = _parse_named(text, "secret key")
         if len(key) == PUBLIC_BYTES:
             raise MalformedError(
-                f"the key {name!r} is a public one where a secret one belongs",
+                "a public key was given where a secret one belongs",
                 "give the file that was written first by narpost keygen or nix-store",
             )
         if len(key) != SECRET_BYTES:
-            raise MalformedError(f"the secret key {name!r} has {len(key)} bytes and not 64")
+            raise MalformedError(f"a secret key has {len(key)} bytes and not {SECRET_BYTES}")
         secret = cls(name, key[:SEED_BYTES])
         if secret.public.key != key[SEED_BYTES:]:
             raise MalformedError(
-                f"the two halves of the secret key {name!r} do not belong together",
+                "the two halves of a secret key do not belong together",
                 "restore the file from a copy, or make a new pair with narpost keygen",
             )
         return secret

@@ -20,13 +20,10 @@ from narpost.queue.states import State
 
 FILE = "ledger.sqlite"
 HISTORY_SECONDS = 90 * 86400.0
-# What a cache held is asked again after this time: another may have collected its garbage.
-HELD_SECONDS = 7 * 86400.0
 _BUSY_SECONDS = 10.0
 
 _REMEMBER = "REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?)"
 _FORGET = "DELETE FROM entry WHERE path = ?"
-_HELD = "REPLACE INTO held VALUES (?, ?, ?)"
 _POSTED = "INSERT INTO posting VALUES (?, ?, ?, ?, ?)"
 _SETTLED = "REPLACE INTO settled VALUES (?, ?)"
 
@@ -68,14 +65,9 @@ class Ledger:
         """Drop what is kept of an entry that is gone."""
         self._unsaved.append((_FORGET, (path.base_name,)))
 
-    def hold(self, cache: str, path: StorePath, now: float) -> None:
-        """Keep that *cache* was seen to hold *path*."""
-        self._unsaved.append((_HELD, (cache, path.base_name, now)))
-
     def post(self, path: StorePath, cache: str, sizes: tuple[int, int], now: float) -> None:
         """Keep that *path* was posted; *sizes* are those of the NAR and of the file."""
         self._unsaved.append((_POSTED, (path.base_name, cache, *sizes, now)))
-        self.hold(cache, path, now)
 
     def settle(self, path: StorePath, now: float) -> None:
         """Keep that every cache has *path*."""
@@ -89,13 +81,6 @@ class Ledger:
             (path, cache): Standing(State(state), tries, due_at, reason)
             for path, cache, state, tries, due_at, reason in rows
         }
-
-    def held(self, cache: str, now: float) -> set[str]:
-        """Base names of what *cache* was seen to hold, not too long ago."""
-        rows = self._database.execute(
-            "SELECT path FROM held WHERE cache = ? AND seen_at > ?", (cache, now - HELD_SECONDS)
-        )
-        return {path for (path,) in rows}
 
     def has_settled(self, path: StorePath) -> bool:
         """Whether *path* is remembered as being in every cache."""
@@ -116,7 +101,6 @@ class Ledger:
         self._unsaved += [
             ("DELETE FROM posting WHERE posted_at < ?", (now - HISTORY_SECONDS,)),
             ("DELETE FROM settled WHERE settled_at < ?", (now - HISTORY_SECONDS,)),
-            ("DELETE FROM held WHERE seen_at < ?", (now - HELD_SECONDS,)),
         ]
 
     def save(self) -> None:

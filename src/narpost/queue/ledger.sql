@@ -9,14 +9,6 @@ CREATE TABLE IF NOT EXISTS entry (
     PRIMARY KEY (path, cache)
 ) WITHOUT ROWID;
 
--- Paths that a cache was seen to hold.
-CREATE TABLE IF NOT EXISTS held (
-    cache   TEXT NOT NULL,
-    path    TEXT NOT NULL,
-    seen_at REAL NOT NULL,
-    PRIMARY KEY (cache, path)
-) WITHOUT ROWID;
-
 -- What was posted: for status, and for those who wait.
 CREATE TABLE IF NOT EXISTS posting (
     path       TEXT NOT NULL,

@@ -6,7 +6,7 @@ goes when every cache has confirmed it, and not before.
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from narpost.errors import NarpostError
@@ -127,17 +127,29 @@ class Queue:
         standing = self._standing(path, cache)
         return standing.tries if standing else 0
 
-    def is_at_rest(self) -> bool:
-        """Whether nothing waits and nothing is in hand."""
-        return not self._derivations and all(
-            standing.state in {State.CONFIRMED, State.SET_ASIDE}
-            for standings in self._entries.values()
+    def hurry(self) -> None:
+        """Make what was postponed due now, as if it had not been tried."""
+        for path, standings in self._entries.items():
+            for cache, standing in standings.items():
+                if standing.state is State.WAITING:
+                    standings[cache] = Standing(moved(standing.state, Move.RETRY))
+                    self._ready[cache].append(path)
+
+    def has_work(self, tries_limit: int, only: Collection[StorePath] | None = None) -> bool:
+        """Whether something is in hand, or waits and failed fewer times than *tries_limit*."""
+        return any(
+            standing.state is State.IN_HAND
+            or (standing.state is State.WAITING and standing.tries < tries_limit)
+            for path, standings in self._entries.items()
+            if only is None or path in only
             for standing in standings.values()
         )
 
-    def standings(self) -> dict[StorePath, dict[str, Standing]]:
-        """How each entry stands with each cache."""
-        return {path: dict(standings) for path, standings in self._entries.items()}
+    def left(self, only: Collection[StorePath] | None = None) -> dict[StorePath, str]:
+        """What is queued, each with the reason why it still is, if one is known."""
+        reasons = {path: _reason(standings) for path, standings in self._entries.items()}
+        reasons |= dict.fromkeys(self._derivations, "its outputs could not be asked for")
+        return {path: reasons[path] for path in reasons if only is None or path in only}
 
     def _admit(self, path: StorePath) -> None:
         standings = self._entries[path] = {}
@@ -170,3 +182,7 @@ class Queue:
     def _keep(self, path: StorePath, cache: str, standing: Standing) -> None:
         self._entries[path][cache] = standing
         self.ledger.remember(path, cache, standing)
+
+
+def _reason(standings: Mapping[str, Standing]) -> str:
+    return next((each.reason for each in standings.values() if each.reason), "")

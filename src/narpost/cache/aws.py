@@ -1,0 +1,85 @@
+"""AWS's credential chain, as `nix copy` uses it: environment, profiles, roles, SSO, metadata."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from narpost.errors import CacheRefused, UsageError
+
+if TYPE_CHECKING:
+    from boto3.session import Session
+    from botocore.credentials import Credentials as BotoCredentials
+    from obstore.store import S3Credential
+
+# boto3 renews what expires; after this time we ask it whether it has.
+_TRUSTED_FOR = timedelta(minutes=5)
+
+
+class Credentials:
+    """The credentials of *profile*, or of the default chain; called anew when they may be stale."""
+
+    def __init__(self, profile: str | None) -> None:
+        self._profile = profile
+
+    @property
+    def region(self) -> str | None:
+        """The region that profile or environment name."""
+        region: str | None = self._session.region_name
+        return region
+
+    async def __call__(self) -> "S3Credential":
+        """Fetch them; this may read files, or ask a service of AWS."""
+        return await asyncio.to_thread(self._fetch)
+
+    def check(self) -> None:
+        """See that there are any; none is `CacheRefused`."""
+        _ = self._found
+
+    def _fetch(self) -> "S3Credential":
+        frozen = self._found.get_frozen_credentials()
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": datetime.now(UTC) + _TRUSTED_FOR,
+        }
+
+    @cached_property
+    def _session(self) -> "Session":
+        # boto3 takes a third of a second to import: only those who need it wait for it.
+        from boto3.session import Session
+        from botocore.exceptions import ProfileNotFound
+
+        try:
+            return Session(profile_name=self._profile)
+        except ProfileNotFound as error:
+            raise UsageError(
+                f"there is no AWS profile {self._profile!r}",
+                "add it to ~/.aws/credentials of the user that runs the daemon",
+            ) from error
+
+    @cached_property
+    def _found(self) -> "BotoCredentials":
+        found = self._session.get_credentials()
+        if found is None:
+            raise CacheRefused(
+                "there are no AWS credentials",
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write ~/.aws/credentials "
+                "of the user that runs the daemon",
+            )
+        return found
+
+
+def endpoint(parameters: Mapping[str, str]) -> str | None:
+    """The server's address from a store URL's *endpoint* and *scheme*; none for AWS itself."""
+    host = parameters.get("endpoint")
+    if not host or "://" in host:
+        return host or None
+    return f"{parameters.get('scheme', 'https')}://{host}"
+
+
+def is_plain_http(parameters: Mapping[str, str]) -> bool:
+    """Whether the server is spoken to without TLS."""
+    return (endpoint(parameters) or "").startswith("http://")

@@ -1,0 +1,217 @@
+"""Objects in a bucket or folder: the only file that knows the object-store library.
+
+Its errors become ours here. An absence is an absence only when the server says so: a refusal,
+a failure or a time-out is an error.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+from obstore.store import ClientConfig, LocalStore, ObjectStore, RetryConfig, S3Store
+
+from narpost.cache import aws
+from narpost.errors import CacheRefused, CacheUnreachable, UsageError
+from narpost.nix.store_url import StoreUrl
+
+# S3 takes at most 10,000 parts of one object; parts of 16 MiB allow for 156 GiB.
+_PART_BYTES = 16 << 20
+_PARTS_AT_ONCE = 4
+_REQUEST_TIMEOUT = timedelta(minutes=5)
+_CONNECT_TIMEOUT = timedelta(seconds=10)
+# Retries are ours to make: the library gets one, for a connection that went stale.
+_RETRIES = RetryConfig(max_retries=1, retry_timeout=timedelta(seconds=10))
+
+_ABSENT_NAME = "narpost-asks-what-a-missing-object-looks-like"
+_S3_CODE = re.compile(r"<Code>(\w+)</Code>")
+_STATUS = re.compile(r"status code: (\d+ [A-Za-z ]+)")
+_HTTP_REASON = re.compile(r"HTTP error: (.+)")
+_WRONG_CREDENTIALS = frozenset(
+    "InvalidAccessKeyId SignatureDoesNotMatch InvalidToken ExpiredToken InvalidSecurity".split()
+)
+
+
+class Bucket:
+    """A flat set of objects by key.
+
+    An object is there whole or not at all, and every call may be repeated. A server that does
+    not answer or fails is `CacheUnreachable`, one that refuses us is `CacheRefused`.
+    """
+
+    def __init__(self, store: ObjectStore, name: str, *, takes_types: bool) -> None:
+        self.name = name
+        self._store = store
+        self._takes_types = takes_types
+        # A bucket that we may not list answers 403 for a missing object; `probe` finds out.
+        self._hides_missing = False
+
+    async def probe(self) -> None:
+        """Learn how this bucket answers for a missing object; wrong credentials are an error."""
+        try:
+            await self.get(_ABSENT_NAME)
+        except Refusal as refusal:
+            if refusal.code != "AccessDenied":
+                raise
+            self._hides_missing = True
+
+    async def size(self, key: str) -> int | None:
+        """The object's size in bytes; nothing when it is not there."""
+        try:
+            with self._translated("ask for", key):
+                return (await obstore.head_async(self._store, key))["size"]
+        except (FileNotFoundError, CacheRefused) as error:
+            self._check_absence(error)
+            return None
+
+    async def get(self, key: str) -> bytes | None:
+        """A small object's bytes; nothing when it is not there."""
+        try:
+            with self._translated("read", key):
+                return bytes(await (await obstore.get_async(self._store, key)).bytes_async())
+        except (FileNotFoundError, CacheRefused) as error:
+            self._check_absence(error)
+            return None
+
+    async def put(self, key: str, body: bytes | Path, content_type: str) -> None:
+        """Store an object, in place of any that is there; a large file goes in parts."""
+        with self._translated("write", key):
+            await obstore.put_async(
+                self._store,
+                key,
+                body,
+                attributes=self._attributes(content_type),
+                chunk_size=_PART_BYTES,
+                max_concurrency=_PARTS_AT_ONCE,
+            )
+
+    async def put_new(self, key: str, body: bytes, content_type: str) -> bool:
+        """Store an object unless one is there, which is told by False.
+
+        Some servers ignore the condition: they replace the object, and say True.
+        """
+        try:
+            with self._translated("write", key):
+                attributes = self._attributes(content_type)
+                await obstore.put_async(
+                    self._store, key, body, attributes=attributes, mode="create"
+                )
+        except (AlreadyExistsError, PreconditionError):
+            return False
+        return True
+
+    def _attributes(self, content_type: str) -> dict[str, str] | None:
+        return {"Content-Type": content_type} if self._takes_types else None
+
+    def _check_absence(self, error: Exception) -> None:
+        is_absence = isinstance(error, FileNotFoundError)
+        if not is_absence and not (self._hides_missing and isinstance(error, Refusal)):
+            raise error
+
+    @contextmanager
+    def _translated(self, doing: str, key: str) -> Iterator[None]:
+        """Turn the library's errors into ours; a missing object stays `FileNotFoundError`."""
+        try:
+            yield
+        except (AlreadyExistsError, PreconditionError):
+            raise
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error) or doing == "write":
+                raise self._no_bucket() from error
+            raise
+        except (PermissionDeniedError, UnauthenticatedError) as error:
+            raise self._refused(f"cannot {doing} {key}", str(error)) from error
+        except (BaseError, OSError, ValueError) as error:
+            message = f"cannot {doing} {key} at {self.name}: {_reason(str(error))}"
+            raise CacheUnreachable(message) from error
+
+    def _no_bucket(self) -> CacheRefused:
+        return CacheRefused(
+            f"{self.name} does not exist", "create the bucket, or mend the cache's url"
+        )
+
+    def _refused(self, what: str, text: str) -> "Refusal":
+        match = _S3_CODE.search(text)
+        code = match[1] if match else ""
+        if code in _WRONG_CREDENTIALS:
+            return Refusal(
+                f"{self.name} does not accept our credentials ({code})",
+                "check the profile in the cache's url, ~/.aws/credentials, or AWS_ACCESS_KEY_ID",
+                code,
+            )
+        return Refusal(
+            f"{what} at {self.name}: access denied",
+            "the credentials need s3:GetObject and s3:PutObject on the bucket's objects, "
+            "and s3:ListBucket on the bucket",
+            code,
+        )
+
+
+class Refusal(CacheRefused):
+    """A refusal with the server's *code*, which a HEAD request does not get."""
+
+    def __init__(self, message: str, hint: str, code: str) -> None:
+        super().__init__(message, hint)
+        self.code = code
+
+
+def open_bucket(url: StoreUrl) -> Bucket:
+    """The bucket or folder that *url* names; a folder is made if it is missing."""
+    if url.scheme == "file":
+        return _open_folder(url)
+    return _open_s3(url)
+
+
+def _open_folder(url: StoreUrl) -> Bucket:
+    try:
+        store = LocalStore(url.location, mkdir=True)
+    except (BaseError, OSError) as error:
+        raise UsageError(
+            f"cannot use the folder {url.location} as a cache: {_reason(str(error))}",
+            "name a folder that the daemon may write to",
+        ) from error
+    return Bucket(store, str(url), takes_types=False)
+
+
+def _open_s3(url: StoreUrl) -> Bucket:
+    parameters = url.parameters
+    credentials = aws.Credentials(parameters.get("profile"))
+    credentials.check()
+    endpoint = aws.endpoint(parameters)
+    options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
+    # As Nix: a bucket of AWS by its own host name, any other by its path. A dot in the name
+    # would not fit the certificate.
+    is_by_host = endpoint is None and "." not in url.location
+    store = S3Store(
+        url.location,
+        region=parameters.get("region") or credentials.region or "us-east-1",
+        virtual_hosted_style_request=is_by_host,
+        credential_provider=credentials,
+        client_options=ClientConfig(
+            allow_http=aws.is_plain_http(parameters),
+            timeout=_REQUEST_TIMEOUT,
+            connect_timeout=_CONNECT_TIMEOUT,
+        ),
+        retry_config=_RETRIES,
+        **options,
+    )
+    return Bucket(store, str(url), takes_types=True)
+
+
+def _reason(text: str) -> str:
+    """The one clause of the library's message that tells a person something."""
+    first = text.partition("\n\nDebug source:")[0]
+    for pattern in (_S3_CODE, _STATUS, _HTTP_REASON):
+        if match := pattern.search(first):
+            return match[1].strip()
+    return first.splitlines()[0] if first else "it gave no reason"

@@ -1,0 +1,113 @@
+"""The process that posts what is queued: for ever, or until nothing is left to do."""
+
+import asyncio
+import contextlib
+from asyncio import FIRST_COMPLETED
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from narpost.daemon.intake import Intake
+from narpost.daemon.watch import changes
+from narpost.errors import NarpostError
+from narpost.events import Bus, Event, PutAside, Retrying, Settled
+from narpost.nix.store_path import StorePath
+from narpost.push.worker import Worker
+from narpost.queue.lock import DaemonLock
+from narpost.queue.queue import Queue
+
+SAVE_SECONDS = 0.25
+# A drain gives up on an entry after so many tries; the entry stays queued.
+DRAIN_TRIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a drain left in the queue, with the reasons, and what ails a cache, if anything."""
+
+    left: dict[StorePath, str]
+    trouble: NarpostError | None
+
+
+class Daemon:
+    """Posts the entries of *queue* by *workers*; only one works on a queue at a time."""
+
+    def __init__(
+        self, queue: Queue, intake: Intake, workers: Sequence[Worker], lock: DaemonLock, bus: Bus
+    ) -> None:
+        self._queue = queue
+        self._intake = intake
+        self._workers = tuple(workers)
+        self._lock = lock
+        self._changed = asyncio.Event()
+        self._dirty = asyncio.Event()
+        bus.listen(self._notice)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Post until *stop* is set; then let what is in hand come to its end."""
+        async with self._at_work(tries_limit=None):
+            await stop.wait()
+
+    async def drain(
+        self, stop: asyncio.Event, only: Collection[StorePath] | None = None
+    ) -> Outcome:
+        """Post until nothing is left to do, or nothing of *only*, or *stop* is set."""
+        async with self._at_work(tries_limit=DRAIN_TRIES) as running:
+            self._queue.hurry()
+            stopping = asyncio.create_task(stop.wait())
+            while self._queue.has_work(DRAIN_TRIES, only) and not _any_done([*running, stopping]):
+                self._changed.clear()
+                changed = asyncio.create_task(self._changed.wait())
+                await asyncio.wait({changed, stopping, *running}, return_when=FIRST_COMPLETED)
+                changed.cancel()
+            stopping.cancel()
+        trouble = next((worker.trouble for worker in self._workers if worker.trouble), None)
+        return Outcome(self._queue.left(only), trouble)
+
+    @contextlib.asynccontextmanager
+    async def _at_work(self, tries_limit: int | None) -> AsyncIterator[list[asyncio.Task[None]]]:
+        """Workers and chores run while the context lasts; then what is in hand ends."""
+        self._lock.take()
+        try:
+            await self._intake.look()
+            running = [asyncio.create_task(worker.run(tries_limit)) for worker in self._workers]
+            chores = [asyncio.create_task(self._watch()), asyncio.create_task(self._save())]
+            try:
+                yield running
+            finally:
+                await _cancel([*running, *chores])
+                await asyncio.gather(*(worker.finish() for worker in self._workers))
+        finally:
+            self._queue.ledger.close()
+            for worker in self._workers:
+                worker.close()
+            self._lock.release()
+
+    async def _watch(self) -> None:
+        async for _ in changes(self._queue.spool.folder):
+            await self._intake.look()
+            for worker in self._workers:
+                worker.wake()
+            self._changed.set()
+
+    async def _save(self) -> None:
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            self._queue.ledger.save()
+            await asyncio.sleep(SAVE_SECONDS)
+
+    def _notice(self, event: Event) -> None:
+        self._dirty.set()
+        if isinstance(event, Settled | Retrying | PutAside):
+            self._changed.set()
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _any_done(tasks: Sequence[asyncio.Task[Any]]) -> bool:
+    return any(task.done() for task in tasks)

@@ -1,0 +1,44 @@
+"""Taking in what the hook has queued: derivations become their outputs."""
+
+import asyncio
+
+from narpost.errors import NarpostError, StoreRefused
+from narpost.events import Emit, Troubled
+from narpost.nix.store_path import StorePath
+from narpost.queue.queue import Queue
+from narpost.store.store import Store
+
+
+class Intake:
+    """Looks at the queue folder, and asks the store for the outputs of queued derivations.
+
+    They are asked for even where the hook queued outputs, since Nix may have told it only of
+    those that somebody wanted (nix#6960).
+    """
+
+    def __init__(self, queue: Queue, store: Store, emit: Emit) -> None:
+        self._queue = queue
+        self._store = store
+        self._emit = emit
+
+    async def look(self) -> None:
+        """Bring the queue up to date; what cannot be done now is tried at the next look."""
+        try:
+            derivations = self._queue.look()
+            for derivation in derivations:
+                await self._resolve(derivation)
+            if derivations:
+                self._queue.look()
+        except NarpostError as error:
+            self._emit(Troubled("take in what is queued", error.message))
+
+    async def _resolve(self, derivation: StorePath) -> None:
+        try:
+            outputs = await asyncio.to_thread(self._valid_outputs, derivation)
+        except StoreRefused as error:
+            self._queue.refuse_derivation(derivation, error.message)
+        else:
+            self._queue.replace_derivation(derivation, outputs)
+
+    def _valid_outputs(self, derivation: StorePath) -> set[StorePath]:
+        return self._store.valid_paths(self._store.outputs(derivation))

@@ -1,0 +1,28 @@
+"""Waiting for the queue folder to change, without looking at it again and again."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from asyncinotify import Inotify, Mask
+
+# One build makes several links, and many builds end together: one look serves them all.
+GATHER_SECONDS = 0.02
+# A look without a cause, should the kernel have told us nothing.
+LONGEST_SECONDS = 300.0
+
+_CHANGES = Mask.CREATE | Mask.MOVED_TO | Mask.DELETE | Mask.MOVED_FROM
+
+
+async def changes(folder: Path) -> AsyncIterator[None]:
+    """Yields at once, and then whenever links come or go in *folder*."""
+    with Inotify(sync_timeout=0) as inotify:
+        inotify.add_watch(folder, _CHANGES)
+        while True:
+            yield
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(inotify.get(), LONGEST_SECONDS)
+                await asyncio.sleep(GATHER_SECONDS)
+            while inotify.sync_get():
+                pass

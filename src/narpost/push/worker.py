@@ -1,0 +1,202 @@
+"""The worker of one cache: takes entries in hand, and sees each to its end.
+
+An entry's fate is its own: what fails is postponed or set aside, and the rest goes on.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from narpost.backoff import Backoff
+from narpost.cache.binary_cache import BinaryCache
+from narpost.errors import CacheRefused, CacheUnreachable, NarpostError, PathVanished, Permanent
+from narpost.events import Emit, Planned, Posted, Troubled
+from narpost.nix.narinfo import NarInfo
+from narpost.nix.path_info import PathInfo
+from narpost.nix.signing import PublicKey
+from narpost.nix.store_path import StorePath
+from narpost.push.pack import Packer
+from narpost.push.plan import plan
+from narpost.push.publish import Publisher
+from narpost.queue.queue import Queue
+from narpost.store.store import Store
+
+BATCH = 256
+IN_HAND = 1024
+# What the cache was seen to hold is asked again after this time: another may have deleted it.
+SEEN_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What changes from one run to another: time, chance, listeners."""
+
+    clock: Callable[[], float]
+    random: Callable[[], float]
+    emit: Emit
+    backoff: Backoff
+
+
+class Worker:
+    """Posts the queue's entries to the cache *name*."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        queue: Queue,
+        store: Store,
+        cache: BinaryCache,
+        packer: Packer,
+        publisher_of: Callable[[Callable[[NarInfo], None]], Publisher],
+        upstream_keys: Sequence[PublicKey],
+        around: Surroundings,
+    ) -> None:
+        self.name = name
+        self.trouble: NarpostError | None = None
+        self._queue = queue
+        self._store = store
+        self._cache = cache
+        self._packer = packer
+        self._publisher = publisher_of(self._visible)
+        self._upstream_keys = tuple(upstream_keys)
+        self._around = around
+        self._seen_at: dict[StorePath, float] = {}
+        self._in_hand: set[asyncio.Task[None]] = set()
+        self._work = asyncio.Event()
+
+    def wake(self) -> None:
+        """There may be new work."""
+        self._work.set()
+
+    async def run(self, tries_limit: int | None = None) -> None:
+        """Post what is due, for ever; ends by cancellation, with what is in hand left running.
+
+        A cache that cannot be opened after *tries_limit* tries ends it with that error.
+        """
+        await self._open(tries_limit)
+        while True:
+            self._work.clear()
+            self._take()
+            await self._until_due()
+
+    async def finish(self) -> None:
+        """Let what is in hand come to its end."""
+        while self._in_hand:
+            await asyncio.wait(self._in_hand)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is in hand."""
+        return not self._in_hand
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._packer.close()
+
+    async def _open(self, tries_limit: int | None) -> None:
+        tries = 0
+        while True:
+            try:
+                await self._cache.open()
+            except (CacheUnreachable, CacheRefused) as error:
+                tries += 1
+                self.trouble = error
+                if tries == tries_limit:
+                    raise
+                self._around.emit(Troubled(f"open {self._cache.name}", error.message))
+                delay = self._around.backoff.delay(tries, self._around.random)
+                await asyncio.sleep(delay)
+            else:
+                self.trouble = None
+                return
+
+    def _take(self) -> None:
+        while len(self._in_hand) < IN_HAND:
+            batch = self._queue.claim(self.name, BATCH)
+            if not batch:
+                return
+            self._start(self._post(batch))
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._in_hand.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._in_hand.discard(task)
+        self._work.set()
+
+    async def _until_due(self) -> None:
+        due_at = self._queue.next_due_at(self.name)
+        delay = None if due_at is None else max(0.0, due_at - self._around.clock())
+        try:
+            await asyncio.wait_for(self._work.wait(), delay)
+        except TimeoutError:
+            return
+
+    async def _post(self, batch: Sequence[StorePath]) -> None:
+        """Post the closures of *batch*; each entry then has its own verdict."""
+        try:
+            closure = await asyncio.to_thread(self._store.closure, batch)
+            present = await self._present(closure)
+        except Exception as error:  # The edge: whatever it is, the entries stay.
+            for path in batch:
+                self._failed(path, error)
+            return
+        decided = plan(closure, present)
+        nar_bytes = sum(step.info.nar_bytes for step in decided.steps)
+        self._around.emit(Planned(self.name, len(decided.steps), nar_bytes))
+        tasks = self._publisher.start(decided)
+        for path in batch:
+            if path in closure:
+                self._start(self._see_through(path, [tasks[each] for each in decided.awaits[path]]))
+            else:
+                self._failed(path, PathVanished(f"{path} is no longer in the store"))
+
+    async def _present(self, closure: Mapping[StorePath, PathInfo]) -> set[StorePath]:
+        """What of *closure* is not ours to post: upstream has it, or the cache."""
+        upstream = {path for path, info in closure.items() if self._is_upstream(info)}
+        seen = {path for path in closure if self._was_seen(path)}
+        present = await self._cache.present(closure.keys() - upstream - seen)
+        self._seen_at |= dict.fromkeys(present, self._around.clock())
+        # What became visible while we asked counts too.
+        return upstream | present | {path for path in closure if self._was_seen(path)}
+
+    def _was_seen(self, path: StorePath) -> bool:
+        return self._around.clock() - self._seen_at.get(path, -SEEN_SECONDS) < SEEN_SECONDS
+
+    def _is_upstream(self, info: PathInfo) -> bool:
+        if not info.signatures or not self._upstream_keys:
+            return False
+        fingerprint = info.fingerprint(self._store.store_dir)
+        return any(key.has_signed(fingerprint, info.signatures) for key in self._upstream_keys)
+
+    async def _see_through(self, path: StorePath, tasks: Iterable[asyncio.Task[None]]) -> None:
+        try:
+            for task in tasks:
+                await asyncio.shield(task)
+        except Exception as error:  # The edge: whatever it is, the entry stays.
+            self._failed(path, error)
+        else:
+            self.trouble = None
+            self._queue.confirm(self.name, path)
+
+    def _failed(self, path: StorePath, error: Exception) -> None:
+        if isinstance(error, Permanent):
+            self._queue.set_aside(self.name, path, error)
+            return
+        if not isinstance(error, NarpostError):
+            error = NarpostError(f"narpost itself failed: {type(error).__name__}: {error}")
+        if isinstance(error, CacheUnreachable | CacheRefused):
+            self.trouble = error
+        tries = self._queue.tries(self.name, path) + 1
+        delay = self._around.backoff.delay(tries, self._around.random)
+        self._queue.postpone(self.name, path, error, delay)
+
+    def _visible(self, narinfo: NarInfo) -> None:
+        info, file_bytes = narinfo.info, narinfo.file_bytes or 0
+        now = self._around.clock()
+        self._seen_at[info.path] = now
+        self._queue.ledger.post(info.path, self.name, (info.nar_bytes, file_bytes), now)
+        self._around.emit(Posted(self.name, info.path.base_name, info.nar_bytes, file_bytes))
