@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import obstore
 from obstore.exceptions import (
@@ -19,11 +19,14 @@ from obstore.exceptions import (
     PreconditionError,
     UnauthenticatedError,
 )
-from obstore.store import ClientConfig, LocalStore, ObjectStore, RetryConfig, S3Store
+from obstore.store import LocalStore, ObjectStore, S3Store
 
 from narpost.cache import aws
 from narpost.errors import CacheRefused, CacheUnreachable, UsageError
 from narpost.nix.store_url import StoreUrl
+
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig
 
 # S3 takes at most 10,000 parts of one object; parts of 16 MiB allow for 156 GiB.
 _PART_BYTES = 16 << 20
@@ -31,7 +34,7 @@ _PARTS_AT_ONCE = 4
 _REQUEST_TIMEOUT = timedelta(minutes=5)
 _CONNECT_TIMEOUT = timedelta(seconds=10)
 # Retries are ours to make: the library gets one, for a connection that went stale.
-_RETRIES = RetryConfig(max_retries=1, retry_timeout=timedelta(seconds=10))
+_RETRIES: "RetryConfig" = {"max_retries": 1, "retry_timeout": timedelta(seconds=10)}
 
 _ABSENT_NAME = "narpost-asks-what-a-missing-object-looks-like"
 _S3_CODE = re.compile(r"<Code>(\w+)</Code>")
@@ -197,11 +200,11 @@ def _open_s3(url: StoreUrl) -> Bucket:
         region=parameters.get("region") or credentials.region or "us-east-1",
         virtual_hosted_style_request=is_by_host,
         credential_provider=credentials,
-        client_options=ClientConfig(
-            allow_http=aws.is_plain_http(parameters),
-            timeout=_REQUEST_TIMEOUT,
-            connect_timeout=_CONNECT_TIMEOUT,
-        ),
+        client_options={
+            "allow_http": aws.is_plain_http(parameters),
+            "timeout": _REQUEST_TIMEOUT,
+            "connect_timeout": _CONNECT_TIMEOUT,
+        },
         retry_config=_RETRIES,
         **options,
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from narpost.daemon.intake import Intake
 from narpost.daemon.watch import changes
-from narpost.errors import NarpostError
+from narpost.errors import NarpostError, UsageError
 from narpost.events import Bus, Event, PutAside, Retrying, Settled
 from narpost.nix.store_path import StorePath
 from narpost.push.worker import Worker
@@ -45,8 +45,11 @@ class Daemon:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Post until *stop* is set; then let what is in hand come to its end."""
-        async with self._at_work(tries_limit=None):
-            await stop.wait()
+        async with self._at_work(tries_limit=None) as running:
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait({stopping, *running}, return_when=FIRST_COMPLETED)
+            stopping.cancel()
+        _raise_usage(running)
 
     async def drain(
         self, stop: asyncio.Event, only: Collection[StorePath] | None = None
@@ -61,6 +64,7 @@ class Daemon:
                 await asyncio.wait({changed, stopping, *running}, return_when=FIRST_COMPLETED)
                 changed.cancel()
             stopping.cancel()
+        _raise_usage(running)
         trouble = next((worker.trouble for worker in self._workers if worker.trouble), None)
         return Outcome(self._queue.left(only), trouble)
 
@@ -111,3 +115,10 @@ async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
 
 def _any_done(tasks: Sequence[asyncio.Task[Any]]) -> bool:
     return any(task.done() for task in tasks)
+
+
+def _raise_usage(running: Sequence[asyncio.Task[None]]) -> None:
+    """A worker that ended by itself met what only a person can mend."""
+    for task in running:
+        if not task.cancelled() and isinstance(error := task.exception(), UsageError):
+            raise error

@@ -21,8 +21,10 @@ async def changes(folder: Path) -> AsyncIterator[None]:
         inotify.add_watch(folder, _CHANGES)
         while True:
             yield
+            # Not wait_for: before Python 3.12 it can swallow a cancellation.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(inotify.get(), LONGEST_SECONDS)
-                await asyncio.sleep(GATHER_SECONDS)
+                async with asyncio.timeout(LONGEST_SECONDS):
+                    await inotify.get()
+            await asyncio.sleep(GATHER_SECONDS)
             while inotify.sync_get():
                 pass

@@ -1,5 +1,6 @@
 """`nix-cache-info`: what a binary cache says of itself."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -20,6 +21,20 @@ class CacheInfo:
     priority: int | None = None
 
     @classmethod
+    def from_parameters(cls, store_dir: StoreDir, parameters: Mapping[str, str]) -> Self:
+        """What a new cache says, by *want-mass-query* and *priority* of its store URL."""
+        mass_query, priority = parameters.get("want-mass-query"), parameters.get("priority")
+        if mass_query not in {None, "true", "1", "false", "0"}:
+            raise MalformedError(f"want-mass-query is {mass_query!r}", "write true or false")
+        if priority is not None and not _is_number(priority):
+            raise MalformedError(f"priority is {priority!r}", "write a number such as 40")
+        return cls(
+            store_dir=store_dir,
+            wants_mass_query=None if mass_query is None else mass_query in {"true", "1"},
+            priority=None if priority is None else int(priority),
+        )
+
+    @classmethod
     def parse(cls, text: str) -> Self:
         """Read it; an unknown field is passed over, as Nix does."""
         fields = {
@@ -31,7 +46,7 @@ class CacheInfo:
         priority = fields.get("Priority", "0")
         if not store_dir.startswith("/"):
             raise MalformedError(f"nix-cache-info has {store_dir!r} as its StoreDir")
-        if not (priority.isascii() and priority.isdecimal()):
+        if not _is_number(priority):
             raise MalformedError(f"nix-cache-info has {priority!r} as its Priority")
         return cls(
             store_dir=StoreDir(store_dir.rstrip("/")),
@@ -47,3 +62,7 @@ class CacheInfo:
         if self.priority is not None:
             lines.append(f"Priority: {self.priority}")
         return "\n".join(lines) + "\n"
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()

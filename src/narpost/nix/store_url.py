@@ -52,6 +52,13 @@ class StoreUrl:
         query = urlencode(self.parameters, quote_via=quote, safe="/:")
         return f"{self.scheme}://{quote(self.location)}" + (f"?{query}" if query else "")
 
+    @property
+    def public(self) -> str:
+        """The URL for clients: without what concerns only those who write."""
+        reading = {"endpoint", "region", "scheme", "profile"}
+        kept = {name: value for name, value in self.parameters.items() if name in reading}
+        return type(self)(self.scheme, self.location, kept).render()
+
     def __str__(self) -> str:
         return f"{self.scheme}://{self.location}"
 

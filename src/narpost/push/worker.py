@@ -4,6 +4,7 @@ An entry's fate is its own: what fails is postponed or set aside, and the rest g
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -130,10 +131,9 @@ class Worker:
     async def _until_due(self) -> None:
         due_at = self._queue.next_due_at(self.name)
         delay = None if due_at is None else max(0.0, due_at - self._around.clock())
-        try:
-            await asyncio.wait_for(self._work.wait(), delay)
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._work.wait()
 
     async def _post(self, batch: Sequence[StorePath]) -> None:
         """Post the closures of *batch*; each entry then has its own verdict."""

@@ -1,0 +1,45 @@
+# The developer's face. Each target does all of its own set-up.
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN_PARTS := .venv/.run-parts
+DEV_PARTS := .venv/.dev-parts
+
+.PHONY: install demo test bench lint docs clean
+
+install: $(RUN_PARTS)
+
+demo: install
+	@tools/need 'command -v nix-store' nix-bin
+	@PYTHONPATH=tests $(BIN)/python demo/demo.py
+
+test: $(DEV_PARTS)
+	@tools/need 'command -v nix-store' nix-bin
+	@tools/need --wanted 'command -v radosgw' ceph-mon ceph-osd radosgw
+	$(BIN)/pytest
+
+bench: $(DEV_PARTS)
+	@tools/need 'command -v nix-store' nix-bin
+	@PYTHONPATH=tests $(BIN)/python benchmarks/hook.py
+
+lint: $(DEV_PARTS)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(DEV_PARTS)
+	$(BIN)/python tools/commands_page.py docs/commands.md
+
+clean:
+	rm -rf .venv build
+
+$(RUN_PARTS): requirements.lock pyproject.toml
+	@tools/venv $(PYTHON) .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DEV_PARTS): $(RUN_PARTS) requirements-dev.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@

@@ -1,0 +1,164 @@
+"""The configuration: one TOML file to one frozen value, checked whole before anything starts."""
+
+import os
+import re
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from narpost.errors import UsageError
+from narpost.nix.signing import PublicKey
+from narpost.nix.store_url import StoreUrl, nearest
+from narpost.store.place import Place
+
+DEFAULT_FILE = Path("/etc/narpost/config.toml")
+
+_KEYS: Mapping[str, frozenset[str]] = {
+    "queue": frozenset(("directory", "state")),
+    "nix": frozenset(("store",)),
+    "cache": frozenset(("name", "url", "secret-key-files", "upstream-keys", "sign")),
+}
+_CACHE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheConfig:
+    """One cache: its *url* is that of `nix copy --to`, with parameters."""
+
+    name: str
+    url: StoreUrl
+    secret_key_files: tuple[Path, ...] = ()
+    upstream_keys: tuple[PublicKey, ...] = ()
+    sign: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """*directory* lies below gcroots and holds the queue; *state* may be deleted at any time."""
+
+    directory: Path
+    state: Path
+    store: str = "auto"
+    caches: tuple[CacheConfig, ...] = ()
+
+
+def load(file: Path, place: Place) -> Config:
+    """Read *file*; every mistake in it is a `UsageError` that names it."""
+    try:
+        text = file.read_text()
+        table = tomllib.loads(text)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"there is no configuration at {file}",
+            "write it with: narpost setup --to URL; or name another with --config FILE",
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"cannot read the configuration {file}: {reason}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{file} is not TOML: {error}") from error
+    try:
+        return parse(table, place)
+    except UsageError as error:
+        raise UsageError(f"{file}: {error.message}", error.hint) from error
+
+
+def parse(table: Mapping[str, Any], place: Place) -> Config:
+    """Check a whole configuration, as TOML gives it."""
+    _check_names(table, _KEYS, "section")
+    queue = _section(table, "queue")
+    nix = _section(table, "nix")
+    given = default(place)
+    config = Config(
+        directory=_folder(queue, "directory", given.directory, "queue"),
+        state=_folder(queue, "state", given.state, "queue"),
+        store=_text(nix, "store", given.store, "nix"),
+        caches=tuple(map(_cache, _caches(table))),
+    )
+    names = [cache.name for cache in config.caches]
+    if not names:
+        raise UsageError("no cache is configured", 'add a section [[cache]] with a url = "…"')
+    if len(set(names)) < len(names):
+        raise UsageError("two caches have the same name", "give each [[cache]] a name of its own")
+    return config
+
+
+def default(place: Place) -> Config:
+    """What holds where nothing is configured."""
+    is_root = os.geteuid() == 0
+    state = Path("/var/lib/narpost") if is_root else Path.home() / ".local/state/narpost"
+    return Config(directory=place.gcroots / "narpost", state=state)
+
+
+def _cache(table: Mapping[str, Any]) -> CacheConfig:
+    _check_names(table, _KEYS["cache"], "key", "in a section [[cache]]")
+    name = _text(table, "name", "main", "cache")
+    where = f"cache {name!r}"
+    if not _CACHE_NAME.fullmatch(name):
+        raise UsageError(f"{name!r} cannot name a cache", "use letters, digits, and . _ - only")
+    if "url" not in table:
+        raise UsageError(f"the {where} has no url", 'add url = "s3://…" or "file:///…"')
+    url = StoreUrl.parse(_text(table, "url", "", where))
+    files = tuple(Path(text).expanduser() for text in _texts(table, "secret-key-files", where))
+    sign = table.get("sign", True)
+    if not isinstance(sign, bool):
+        raise UsageError(f"sign of {where} is {sign!r}", "write sign = true or sign = false")
+    return CacheConfig(
+        name=name,
+        url=url,
+        secret_key_files=files + key_files(url),
+        upstream_keys=tuple(map(PublicKey.parse, _texts(table, "upstream-keys", where))),
+        sign=sign,
+    )
+
+
+def key_files(url: StoreUrl) -> tuple[Path, ...]:
+    """The key files that a store URL itself names, as for `nix copy`."""
+    one, many = url.parameters.get("secret-key"), url.parameters.get("secret-keys", "")
+    return tuple(map(Path, ([one] if one else []) + [each for each in many.split(",") if each]))
+
+
+def _caches(table: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    caches = table.get("cache", [])
+    if not isinstance(caches, list) or not all(isinstance(each, dict) for each in caches):
+        raise UsageError("cache is not a list of sections", "begin each with [[cache]]")
+    return caches
+
+
+def _section(table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = table.get(name, {})
+    if not isinstance(section, dict):
+        raise UsageError(f"{name} is not a section", f"begin it with [{name}]")
+    _check_names(section, _KEYS[name], "key", f"in the section [{name}]")
+    return section
+
+
+def _check_names(
+    table: Mapping[str, Any], known: Collection[str], what: str, where: str = ""
+) -> None:
+    for name in table:
+        if name not in known:
+            raise UsageError(f"unknown {what} {name!r} {where}".rstrip(), nearest(name, known))
+
+
+def _folder(table: Mapping[str, Any], key: str, given: Path, where: str) -> Path:
+    folder = Path(_text(table, key, str(given), where)).expanduser()
+    if not folder.is_absolute():
+        raise UsageError(f"{key} of {where} is {str(folder)!r}", "give the path from the root on")
+    return folder
+
+
+def _text(table: Mapping[str, Any], key: str, given: str, where: str) -> str:
+    text = table.get(key, given)
+    if not isinstance(text, str):
+        raise UsageError(f"{key} of {where} is {text!r}", f'write {key} = "…"')
+    return text
+
+
+def _texts(table: Mapping[str, Any], key: str, where: str) -> Sequence[str]:
+    texts = table.get(key, [])
+    if not isinstance(texts, list) or not all(isinstance(each, str) for each in texts):
+        raise UsageError(f"{key} of {where} is {texts!r}", f'write {key} = ["…", "…"]')
+    return texts

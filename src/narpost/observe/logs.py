@@ -1,0 +1,45 @@
+"""The log: one plain line an event, for a terminal or the journal."""
+
+from collections.abc import Callable
+
+from narpost.events import (
+    Emit,
+    Event,
+    Ignored,
+    Planned,
+    Posted,
+    PutAside,
+    Queued,
+    Retrying,
+    Settled,
+    Troubled,
+)
+from narpost.observe.words import plain, size
+
+
+def log_to(write: Callable[[str], None]) -> Emit:
+    """A listener that writes a line for what a person would want to know."""
+
+    def listen(event: Event) -> None:
+        line = describe(event)
+        if line:
+            write(line)
+
+    return listen
+
+
+def describe(event: Event) -> str:
+    """The line for *event*; empty for one that goes without saying."""
+    match event:
+        case Posted(cache, path, nar_bytes, file_bytes):
+            return f"posted {path} to {cache} ({size(nar_bytes)}, {size(file_bytes)} compressed)"
+        case Retrying(cache, path, reason, seconds):
+            return f"not posted yet: {path} to {cache}: {reason}; next try in {seconds:.0f} s"
+        case PutAside(cache, path, reason):
+            return f"set aside: {path} for {cache}: {reason}"
+        case Ignored(entry, reason):
+            return f"ignored in the queue folder: {plain(entry)}: {plain(reason)}"
+        case Troubled(doing, reason):
+            return f"cannot {doing}: {reason}"
+        case Queued() | Planned() | Settled():
+            return ""
