@@ -19,8 +19,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 PROGRAMS = ("setpriv", "monmaptool", "ceph", "ceph-mon", "ceph-osd", "radosgw", "radosgw-admin")
 START_SECONDS = 60.0
@@ -87,11 +88,28 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class S3Server:
-    """Where a running server listens, and the keys of its one user."""
+    """Where a running server listens, the keys of one of its users, and the folder it lies in."""
 
     endpoint: str
     access_key: str
     secret_key: str
+    folder: Path
+
+    def as_new_user(self, name: str) -> Self:
+        """The same server, seen by a user that owns nothing; *name* is its access key too."""
+        newcomer = replace(self, access_key=name, secret_key=secrets.token_hex(20))
+        command = ("radosgw-admin", "--conf", "ceph.conf", "user", "create", *newcomer.identity)
+        with _process(self.folder, f"user-{name}", command) as tool:
+            tool.wait(START_SECONDS)
+        if tool.returncode != 0:
+            raise StartError(f"no user {name}\n{_tail(self.folder / f'user-{name}.log')}")
+        return newcomer
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What `radosgw-admin user create` is to be told of this user."""
+        names = ("--uid", self.access_key, "--display-name", self.access_key)
+        return (*names, "--access-key", self.access_key, "--secret-key", self.secret_key)
 
 
 def missing_programs() -> list[str]:
@@ -104,7 +122,8 @@ def running(folder: Path) -> Iterator[S3Server]:
     """Run a server in *folder*, new or empty; raise StartError if it does not come up."""
     folder.mkdir(parents=True, exist_ok=True)
     mon_port, s3_port = _free_ports(2)
-    server = S3Server(f"http://127.0.0.1:{s3_port}", "narpost-tests", secrets.token_hex(20))
+    endpoint = f"http://127.0.0.1:{s3_port}"
+    server = S3Server(endpoint, "narpost-tests", secrets.token_hex(20), folder)
     fsid = str(uuid.uuid4())
     configuration = CONFIGURATION.format(fsid=fsid, mon_port=mon_port, s3_port=s3_port)
     (folder / "ceph.conf").write_text(configuration)
@@ -178,11 +197,9 @@ def _start_osd(processes: _Processes) -> None:
 
 
 def _start_gateway(processes: _Processes, server: S3Server, port: int) -> None:
-    """Start the gateway with its one user, and wait until it answers."""
-    user = ("--uid", server.access_key, "--display-name", server.access_key)
-    keys = ("--access-key", server.access_key, "--secret-key", server.secret_key)
+    """Start the gateway with its first user, and wait until it answers."""
     admin = ("radosgw-admin", "--conf", "ceph.conf")
-    processes.run("user", *admin, "user", "create", *user, *keys)
+    processes.run("user", *admin, "user", "create", *server.identity)
     processes.start("radosgw", "radosgw", "--conf", "ceph.conf", "--name", "client.rgw", "-d")
     processes.wait("radosgw", lambda: _answers(port))
 

@@ -39,7 +39,7 @@ _RETRIES: "RetryConfig" = {"max_retries": 1, "retry_timeout": timedelta(seconds=
 _ABSENT_NAME = "narpost-asks-what-a-missing-object-looks-like"
 _S3_CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d+ [A-Za-z ]+)")
-_HTTP_REASON = re.compile(r"HTTP error: (.+)")
+_NOT_SENT = re.compile(r"Error performing \w+ (\w+://[^/ ]+).*HTTP error: error sending request")
 _WRONG_CREDENTIALS = frozenset(
     "InvalidAccessKeyId SignatureDoesNotMatch InvalidToken ExpiredToken InvalidSecurity".split()
 )
@@ -135,8 +135,15 @@ class Bucket:
         except (PermissionDeniedError, UnauthenticatedError) as error:
             raise self._refused(f"cannot {doing} {key}", str(error)) from error
         except (BaseError, OSError, ValueError) as error:
-            message = f"cannot {doing} {key} at {self.name}: {_reason(str(error))}"
-            raise CacheUnreachable(message) from error
+            raise self._unreachable(f"cannot {doing} {key}", str(error)) from error
+
+    def _unreachable(self, what: str, text: str) -> CacheUnreachable:
+        if match := _NOT_SENT.search(text):
+            return CacheUnreachable(
+                f"cannot reach {self.name} at {match[1]}",
+                "check endpoint and scheme in the cache's url, and the network",
+            )
+        return CacheUnreachable(f"{what} at {self.name}: {_reason(text)}")
 
     def _no_bucket(self) -> CacheRefused:
         return CacheRefused(
@@ -214,7 +221,7 @@ def _open_s3(url: StoreUrl) -> Bucket:
 def _reason(text: str) -> str:
     """The one clause of the library's message that tells a person something."""
     first = text.partition("\n\nDebug source:")[0]
-    for pattern in (_S3_CODE, _STATUS, _HTTP_REASON):
+    for pattern in (_S3_CODE, _STATUS):
         if match := pattern.search(first):
             return match[1].strip()
     return first.splitlines()[0] if first else "it gave no reason"

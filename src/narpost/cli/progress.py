@@ -102,6 +102,8 @@ class PostProgress(_Shown):
 
     def summary(self) -> str:
         """One line on what was posted."""
+        if not self.paths:
+            return "nothing to post: all of it is in the cache"
         word = "path" if self.paths == 1 else "paths"
         sizes = f"{size(self.nar_bytes)}, {size(self.file_bytes)} compressed"
         return f"posted {self.paths} {word}: {sizes}"

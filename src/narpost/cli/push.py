@@ -90,7 +90,8 @@ def _post_ourselves(config: Config, place: Place, store: LocalStore, paths: list
     with PostProgress() as shown:
         bus.listen(shown.listen)
         outcome = asyncio.run(drain())
-    click.echo(shown.summary())
+    if not outcome.left:
+        click.echo(shown.summary())
     return report(outcome)
 
 
