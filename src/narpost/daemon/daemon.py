@@ -9,7 +9,7 @@ from typing import Any
 
 from narpost.daemon.intake import Intake
 from narpost.daemon.watch import changes
-from narpost.errors import NarpostError, UsageError
+from narpost.errors import NarpostError, Passing
 from narpost.events import Bus, Event, PutAside, Retrying, Settled
 from narpost.nix.store_path import StorePath
 from narpost.push.worker import Worker
@@ -49,7 +49,7 @@ class Daemon:
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait({stopping, *running}, return_when=FIRST_COMPLETED)
             stopping.cancel()
-        _raise_usage(running)
+        _raise_lasting(running)
 
     async def drain(
         self, stop: asyncio.Event, only: Collection[StorePath] | None = None
@@ -64,22 +64,25 @@ class Daemon:
                 await asyncio.wait({changed, stopping, *running}, return_when=FIRST_COMPLETED)
                 changed.cancel()
             stopping.cancel()
-        _raise_usage(running)
+        _raise_lasting(running)
         trouble = next((worker.trouble for worker in self._workers if worker.trouble), None)
         return Outcome(self._queue.left(only), trouble)
 
     @contextlib.asynccontextmanager
     async def _at_work(self, tries_limit: int | None) -> AsyncIterator[list[asyncio.Task[None]]]:
-        """Workers and chores run while the context lasts; then what is in hand ends."""
+        """Workers and chores run while the context lasts; then what is in hand ends.
+
+        None of them ends by itself but with an error.
+        """
         self._lock.take()
         try:
             await self._intake.look()
-            running = [asyncio.create_task(worker.run(tries_limit)) for worker in self._workers]
-            chores = [asyncio.create_task(self._watch()), asyncio.create_task(self._save())]
+            works = [worker.run(tries_limit) for worker in self._workers]
+            running = [*map(asyncio.create_task, (*works, self._watch(), self._save()))]
             try:
                 yield running
             finally:
-                await _cancel([*running, *chores])
+                await _cancel(running)
                 await asyncio.gather(*(worker.finish() for worker in self._workers))
         finally:
             self._queue.ledger.close()
@@ -117,8 +120,9 @@ def _any_done(tasks: Sequence[asyncio.Task[Any]]) -> bool:
     return any(task.done() for task in tasks)
 
 
-def _raise_usage(running: Sequence[asyncio.Task[None]]) -> None:
-    """A worker that ended by itself met what only a person can mend."""
+def _raise_lasting(running: Sequence[asyncio.Task[None]]) -> None:
+    """A task that ended by itself met what no further try mends."""
     for task in running:
-        if not task.cancelled() and isinstance(error := task.exception(), UsageError):
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, Passing):
             raise error

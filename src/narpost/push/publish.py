@@ -40,6 +40,7 @@ class Publisher:
         self._keys = tuple(keys)
         self._on_visible = on_visible
         self._under_way: dict[StorePath, asyncio.Task[None]] = {}
+        self._begun: set[StorePath] = set()
 
     def start(self, plan: Plan) -> dict[StorePath, asyncio.Task[None]]:
         """Begin all steps of *plan*; each task ends when its path is visible, or raises."""
@@ -48,6 +49,12 @@ class Publisher:
             # References come first in a plan, so what a step waits for has begun.
             tasks[step.info.path] = self._begin(step, [tasks[path] for path in step.after])
         return tasks
+
+    def stop(self) -> None:
+        """Cancel what is not packed yet, and what waits for it; the rest goes on to its end."""
+        for path, task in self._under_way.items():
+            if path not in self._begun:
+                task.cancel()
 
     def _begin(self, step: Step, after: Sequence[asyncio.Task[None]]) -> asyncio.Task[None]:
         path = step.info.path
@@ -59,11 +66,13 @@ class Publisher:
 
     def _end(self, path: StorePath, task: asyncio.Task[None]) -> None:
         del self._under_way[path]
+        self._begun.discard(path)
         if not task.cancelled():
             task.exception()  # Whoever waits for it sees it too; nobody may be left to.
 
     async def _publish(self, info: PathInfo, after: Sequence[asyncio.Task[None]]) -> None:
         async with self._packer.packed(info) as packed:
+            self._begun.add(info.path)
             narinfo = self._describe(packed)
             await self._cache.put_nar(narinfo.url, packed.body, packed.file_bytes)
         await _all_visible(info.path, after)

@@ -82,14 +82,10 @@ class Worker:
             await self._until_due()
 
     async def finish(self) -> None:
-        """Let what is in hand come to its end."""
+        """Let what was begun come to its end, and the rest be: it stays queued."""
+        self._publisher.stop()
         while self._in_hand:
             await asyncio.wait(self._in_hand)
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is in hand."""
-        return not self._in_hand
 
     def close(self) -> None:
         """Let the threads end."""
@@ -176,11 +172,10 @@ class Worker:
         try:
             for task in tasks:
                 await asyncio.shield(task)
+            self._queue.confirm(self.name, path)
+            self.trouble = None
         except Exception as error:  # The edge: whatever it is, the entry stays.
             self._failed(path, error)
-        else:
-            self.trouble = None
-            self._queue.confirm(self.name, path)
 
     def _failed(self, path: StorePath, error: Exception) -> None:
         if isinstance(error, Permanent):
