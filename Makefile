@@ -20,7 +20,8 @@ test: $(DEV_PARTS)
 
 bench: $(DEV_PARTS)
 	@tools/need 'command -v nix-store' nix-bin
-	@PYTHONPATH=tests $(BIN)/python benchmarks/hook.py
+	@tools/need --wanted 'command -v radosgw' ceph-mon ceph-osd radosgw
+	@PYTHONPATH=.:tests $(BIN)/python -m benchmarks --page docs
 
 lint: $(DEV_PARTS)
 	$(BIN)/ruff check

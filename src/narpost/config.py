@@ -101,7 +101,7 @@ def _cache(table: Mapping[str, Any]) -> CacheConfig:
     if "url" not in table:
         raise UsageError(f"the {where} has no url", 'add url = "s3://…" or "file:///…"')
     url = StoreUrl.parse(_text(table, "url", "", where))
-    files = tuple(Path(text).expanduser() for text in _texts(table, "secret-key-files", where))
+    files = tuple(map(_expanded, _texts(table, "secret-key-files", where)))
     sign = table.get("sign", True)
     if not isinstance(sign, bool):
         raise UsageError(f"sign of {where} is {sign!r}", "write sign = true or sign = false")
@@ -144,10 +144,17 @@ def _check_names(
 
 
 def _folder(table: Mapping[str, Any], key: str, given: Path, where: str) -> Path:
-    folder = Path(_text(table, key, str(given), where)).expanduser()
+    folder = _expanded(_text(table, key, str(given), where))
     if not folder.is_absolute():
         raise UsageError(f"{key} of {where} is {str(folder)!r}", "give the path from the root on")
     return folder
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{text!r} begins with a user that is not there") from error
 
 
 def _text(table: Mapping[str, Any], key: str, given: str, where: str) -> str:

@@ -98,18 +98,26 @@ class S3Server:
     def as_new_user(self, name: str) -> Self:
         """The same server, seen by a user that owns nothing; *name* is its access key too."""
         newcomer = replace(self, access_key=name, secret_key=secrets.token_hex(20))
-        command = ("radosgw-admin", "--conf", "ceph.conf", "user", "create", *newcomer.identity)
-        with _process(self.folder, f"user-{name}", command) as tool:
-            tool.wait(START_SECONDS)
-        if tool.returncode != 0:
-            raise StartError(f"no user {name}\n{_tail(self.folder / f'user-{name}.log')}")
+        newcomer._administer("create", *newcomer.identity)
         return newcomer
+
+    def remove_user(self) -> None:
+        """From now on the server knows this user no more."""
+        self._administer("rm", "--uid", self.access_key)
 
     @property
     def identity(self) -> tuple[str, ...]:
         """What `radosgw-admin user create` is to be told of this user."""
         names = ("--uid", self.access_key, "--display-name", self.access_key)
         return (*names, "--access-key", self.access_key, "--secret-key", self.secret_key)
+
+    def _administer(self, verb: str, *arguments: str) -> None:
+        command = ("radosgw-admin", "--conf", "ceph.conf", "user", verb, *arguments)
+        name = f"user-{verb}-{self.access_key}"
+        with _process(self.folder, name, command) as tool:
+            tool.wait(START_SECONDS)
+        if tool.returncode != 0:
+            raise StartError(f"user {verb} failed\n{_tail(self.folder / f'{name}.log')}")
 
 
 def missing_programs() -> list[str]:

@@ -4,8 +4,8 @@ A narinfo is a promise that its NAR and its whole closure are there, so whoever 
 NARs first, reads them back, and writes narinfos last, references before referrers.
 """
 
-import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from narpost.cache.bucket import Bucket
@@ -15,7 +15,17 @@ from narpost.nix.cache_names import CACHE_INFO, CACHE_INFO_TYPE, NAR_TYPE, NARIN
 from narpost.nix.narinfo import NarInfo
 from narpost.nix.store_path import StorePath
 
-REQUESTS_AT_ONCE = 64
+ASKED_AT_ONCE = 192
+ASKED_PER_PAGE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Nar:
+    """A compressed NAR of *size* bytes, to be stored as *key*."""
+
+    key: str
+    body: bytes | Path
+    size: int
 
 
 class BinaryCache:
@@ -28,7 +38,7 @@ class BinaryCache:
     def __init__(self, bucket: Bucket, info: CacheInfo) -> None:
         self.info = info
         self._bucket = bucket
-        self._requests = asyncio.Semaphore(REQUESTS_AT_ONCE)
+        self._is_vast = False
 
     @property
     def name(self) -> str:
@@ -58,33 +68,56 @@ class BinaryCache:
 
     async def present(self, paths: Iterable[StorePath]) -> set[StorePath]:
         """Those of *paths* whose narinfo is there."""
-        asked = list(paths)
-        found = await asyncio.gather(*map(self._has, asked))
-        return {path for path, is_there in zip(asked, found, strict=True) if is_there}
+        asked = {narinfo_key(path): path for path in paths}
+        # A page costs about as much as some tens of questions, and pages come one by one.
+        pages = len(asked) // ASKED_PER_PAGE
+        names = await self._bucket.names(pages) if pages and not self._is_vast else None
+        if names is not None:
+            return {asked[key] for key in asked.keys() & names}
+        self._is_vast = self._is_vast or pages > 0
+        return await self._ask(asked)
 
-    async def put_nar(self, key: str, body: bytes | Path, size: int) -> None:
-        """Store a NAR of *size* compressed bytes under its hash, and see that it arrived.
+    async def _ask(self, asked: Mapping[str, StorePath]) -> set[StorePath]:
+        keys = list(asked)
+        present: set[StorePath] = set()
+        for start in range(0, len(keys), ASKED_AT_ONCE):
+            some = keys[start : start + ASKED_AT_ONCE]
+            for key, size in zip(
+                some, await self._bucket.each(map(self._bucket.size, some)), strict=True
+            ):
+                if isinstance(size, Exception):
+                    raise size
+                if size is not None:
+                    present.add(asked[key])
+        return present
+
+    async def put_nars(self, nars: Sequence[Nar]) -> list[Exception | None]:
+        """Store each of *nars* and see that it arrived; each has its own result."""
+        return await self._bucket.each(map(self._put_nar, nars))
+
+    async def put_narinfos(self, narinfos: Sequence[NarInfo]) -> list[Exception | None]:
+        """Make paths visible, each of which has its own result.
+
+        All that they promise must be there already.
+        """
+        return await self._bucket.each(map(self._put_narinfo, narinfos))
+
+    async def _put_nar(self, nar: Nar) -> None:
+        """Store it under its hash, and read it back.
 
         One that is there already has the same name, and so the same bytes, unless somebody's
         upload was cut off: then it is replaced.
         """
-        async with self._requests:
-            if isinstance(body, bytes):
-                await self._bucket.put_new(key, body, NAR_TYPE)
-            elif await self._bucket.size(key) != size:
-                await self._bucket.put(key, body, NAR_TYPE)
-            if await self._bucket.size(key) == size:
-                return
-            await self._bucket.put(key, body, NAR_TYPE)
-            if await self._bucket.size(key) != size:
-                raise CacheUnreachable(f"{self.name} took {key}, and does not give it back whole")
+        if isinstance(nar.body, bytes):
+            await self._bucket.put_new(nar.key, nar.body, NAR_TYPE)
+        elif await self._bucket.size(nar.key) != nar.size:
+            await self._bucket.put(nar.key, nar.body, NAR_TYPE)
+        if await self._bucket.size(nar.key) == nar.size:
+            return
+        await self._bucket.put(nar.key, nar.body, NAR_TYPE)
+        if await self._bucket.size(nar.key) != nar.size:
+            raise CacheUnreachable(f"{self.name} took {nar.key}, and does not give it back whole")
 
-    async def put_narinfo(self, narinfo: NarInfo) -> None:
-        """Make a path visible; everything that it promises must be there already."""
+    async def _put_narinfo(self, narinfo: NarInfo) -> None:
         text = narinfo.render(self.info.store_dir)
-        async with self._requests:
-            await self._bucket.put(narinfo_key(narinfo.info.path), text.encode(), NARINFO_TYPE)
-
-    async def _has(self, path: StorePath) -> bool:
-        async with self._requests:
-            return await self._bucket.size(narinfo_key(path)) is not None
+        await self._bucket.put(narinfo_key(narinfo.info.path), text.encode(), NARINFO_TYPE)

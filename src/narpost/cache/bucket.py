@@ -4,12 +4,13 @@ Its errors become ours here. An absence is an absence only when the server says 
 a failure or a time-out is an error.
 """
 
+import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
 from obstore.exceptions import (
@@ -26,7 +27,10 @@ from narpost.errors import CacheRefused, CacheUnreachable, UsageError
 from narpost.nix.store_url import StoreUrl
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import RetryConfig
+
+T = TypeVar("T")
 
 # S3 takes at most 10,000 parts of one object; parts of 16 MiB allow for 156 GiB.
 _PART_BYTES = 16 << 20
@@ -35,6 +39,9 @@ _REQUEST_TIMEOUT = timedelta(minutes=5)
 _CONNECT_TIMEOUT = timedelta(seconds=10)
 # Retries are ours to make: the library gets one, for a connection that went stale.
 _RETRIES: "RetryConfig" = {"max_retries": 1, "retry_timeout": timedelta(seconds=10)}
+
+# What servers give at a time.
+PAGE_KEYS = 1000
 
 _ABSENT_NAME = "narpost-asks-what-a-missing-object-looks-like"
 _S3_CODE = re.compile(r"<Code>(\w+)</Code>")
@@ -45,6 +52,37 @@ _WRONG_CREDENTIALS = frozenset(
 )
 
 
+class _Remote:
+    """The library's calls to a server, which wait."""
+
+    head = staticmethod(obstore.head_async)
+    put = staticmethod(obstore.put_async)
+
+    @staticmethod
+    async def get(store: ObjectStore, key: str) -> bytes:
+        return bytes(await (await obstore.get_async(store, key)).bytes_async())
+
+
+class _Folder:
+    """The library's calls to a folder, which never wait.
+
+    Handing each to a thread and back takes twice as long as doing it, so whole batches are
+    handed over (`Bucket.each`).
+    """
+
+    @staticmethod
+    async def head(store: ObjectStore, key: str) -> "ObjectMeta":
+        return obstore.head(store, key)
+
+    @staticmethod
+    async def put(store: ObjectStore, key: str, body: bytes | Path, **options: Any) -> None:
+        obstore.put(store, key, body, **options)
+
+    @staticmethod
+    async def get(store: ObjectStore, key: str) -> bytes:
+        return bytes(obstore.get(store, key).bytes())
+
+
 class Bucket:
     """A flat set of objects by key.
 
@@ -52,12 +90,20 @@ class Bucket:
     not answer or fails is `CacheUnreachable`, one that refuses us is `CacheRefused`.
     """
 
-    def __init__(self, store: ObjectStore, name: str, *, takes_types: bool) -> None:
+    def __init__(self, store: ObjectStore, name: str) -> None:
         self.name = name
         self._store = store
-        self._takes_types = takes_types
+        self._is_folder = isinstance(store, LocalStore)
+        self._calls: type[_Remote] | type[_Folder] = _Folder if self._is_folder else _Remote
         # A bucket that we may not list answers 403 for a missing object; `probe` finds out.
         self._hides_missing = False
+
+    async def each(self, calls: Iterable[Coroutine[Any, Any, T]]) -> list[T | Exception]:
+        """Make several *calls* of this bucket at once; each has its own result or error."""
+        if self._is_folder:
+            return await asyncio.to_thread(lambda: [_finish(call) for call in calls])
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        return [_no_base(result) for result in results]
 
     async def probe(self) -> None:
         """Learn how this bucket answers for a missing object; wrong credentials are an error."""
@@ -72,16 +118,51 @@ class Bucket:
         """The object's size in bytes; nothing when it is not there."""
         try:
             with self._translated("ask for", key):
-                return (await obstore.head_async(self._store, key))["size"]
+                return (await self._calls.head(self._store, key))["size"]
         except (FileNotFoundError, CacheRefused) as error:
             self._check_absence(error)
             return None
+
+    async def names(self, pages: int) -> set[str] | None:
+        """The names outside of any `folder/`, if they fit into *pages* of PAGE_KEYS; else nothing.
+
+        A folder's files are not ordered, and quicker asked for one by one; so are those of a
+        bucket that we may not list.
+        """
+        if self._is_folder:
+            return None
+        try:
+            with self._translated("list", "the bucket"):
+                return await self._names(pages)
+        except CacheRefused:
+            return None
+
+    async def _names(self, pages: int) -> set[str] | None:
+        names: set[str] = set()
+        offset: str | None = ""
+        while offset is not None:
+            listing = obstore.list(self._store, offset=offset or None, chunk_size=PAGE_KEYS)
+            offset = None
+            async for page in listing:
+                if not pages:
+                    return None
+                pages -= 1
+                for key in (meta["path"] for meta in page):
+                    folder, slash, _ = key.partition("/")
+                    if slash:
+                        # Pass over the folder: "0" follows "/" in the order of keys.
+                        offset = f"{folder}0"
+                        break
+                    names.add(key)
+                if offset is not None:
+                    break
+        return names
 
     async def get(self, key: str) -> bytes | None:
         """A small object's bytes; nothing when it is not there."""
         try:
             with self._translated("read", key):
-                return bytes(await (await obstore.get_async(self._store, key)).bytes_async())
+                return await self._calls.get(self._store, key)
         except (FileNotFoundError, CacheRefused) as error:
             self._check_absence(error)
             return None
@@ -89,7 +170,7 @@ class Bucket:
     async def put(self, key: str, body: bytes | Path, content_type: str) -> None:
         """Store an object, in place of any that is there; a large file goes in parts."""
         with self._translated("write", key):
-            await obstore.put_async(
+            await self._calls.put(
                 self._store,
                 key,
                 body,
@@ -106,15 +187,13 @@ class Bucket:
         try:
             with self._translated("write", key):
                 attributes = self._attributes(content_type)
-                await obstore.put_async(
-                    self._store, key, body, attributes=attributes, mode="create"
-                )
+                await self._calls.put(self._store, key, body, attributes=attributes, mode="create")
         except (AlreadyExistsError, PreconditionError):
             return False
         return True
 
     def _attributes(self, content_type: str) -> dict[str, str] | None:
-        return {"Content-Type": content_type} if self._takes_types else None
+        return {"Content-Type": content_type} if not self._is_folder else None
 
     def _check_absence(self, error: Exception) -> None:
         is_absence = isinstance(error, FileNotFoundError)
@@ -167,6 +246,25 @@ class Bucket:
         )
 
 
+def _finish(call: Coroutine[Any, Any, T]) -> T | Exception:
+    """Run a coroutine that never waits."""
+    try:
+        call.send(None)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+    except Exception as error:  # It is a result, like any other.
+        return error
+    call.close()
+    raise RuntimeError("a folder's call waited")
+
+
+def _no_base(result: T | BaseException) -> T | Exception:
+    if isinstance(result, BaseException) and not isinstance(result, Exception):
+        raise result
+    return result
+
+
 class Refusal(CacheRefused):
     """A refusal with the server's *code*, which a HEAD request does not get."""
 
@@ -190,7 +288,7 @@ def _open_folder(url: StoreUrl) -> Bucket:
             f"cannot use the folder {url.location} as a cache: {_reason(str(error))}",
             "name a folder that the daemon may write to",
         ) from error
-    return Bucket(store, str(url), takes_types=False)
+    return Bucket(store, str(url))
 
 
 def _open_s3(url: StoreUrl) -> Bucket:
@@ -215,7 +313,7 @@ def _open_s3(url: StoreUrl) -> Bucket:
         retry_config=_RETRIES,
         **options,
     )
-    return Bucket(store, str(url), takes_types=True)
+    return Bucket(store, str(url))
 
 
 def _reason(text: str) -> str:

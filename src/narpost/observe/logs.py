@@ -30,6 +30,10 @@ def log_to(write: Callable[[str], None]) -> Emit:
 
 def describe(event: Event) -> str:
     """The line for *event*; empty for one that goes without saying."""
+    return plain(_line(event))
+
+
+def _line(event: Event) -> str:
     match event:
         case Posted(cache, path, nar_bytes, file_bytes):
             return f"posted {path} to {cache} ({size(nar_bytes)}, {size(file_bytes)} compressed)"
@@ -38,7 +42,7 @@ def describe(event: Event) -> str:
         case PutAside(cache, path, reason):
             return f"set aside: {path} for {cache}: {reason}"
         case Ignored(entry, reason):
-            return f"ignored in the queue folder: {plain(entry)}: {plain(reason)}"
+            return f"ignored in the queue folder: {entry}: {reason}"
         case Troubled(doing, reason):
             return f"cannot {doing}: {reason}"
         case Queued() | Planned() | Settled():

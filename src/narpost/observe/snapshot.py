@@ -66,7 +66,9 @@ def take(
         failures=tuple(
             Failure(path, cache, standing.state.value, standing.tries, standing.reason)
             for (path, cache), standing in sorted(standings.items())
-            if standing.reason and spool.holds(StorePath(path))
+            if standing.reason
+            and standing.state is not State.CONFIRMED
+            and spool.holds(StorePath(path))
         ),
     )
 

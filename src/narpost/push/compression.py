@@ -26,7 +26,7 @@ _LEVELS: Mapping[str, tuple[int, int, int]] = {
 _GZIP_WINDOW = 15 + 16
 
 
-class Compressor(Protocol):
+class Stream(Protocol):
     """One stream: feed it chunks, then flush it once."""
 
     def compress(self, data: bytes, /) -> bytes:
@@ -67,18 +67,39 @@ class Compression:
             )
         return cls(name, level)
 
-    def start(self, size: int, threads: int = 0) -> Compressor:
-        """A stream for *size* bytes; zstd takes *threads* of its own beside the caller's."""
-        match self.name:
+    def start(self, threads: int = 0) -> "Compressor":
+        """What compresses, for one thread; zstd takes *threads* of its own beside it."""
+        return Compressor(self, threads)
+
+
+class Compressor:
+    """Compresses one thing after another, keeping what is costly to make."""
+
+    def __init__(self, compression: Compression, threads: int) -> None:
+        self._name = compression.name
+        self._level = compression.level
+        self._zstd = zstandard.ZstdCompressor(
+            level=self._level if self._name == "zstd" else 1, threads=threads
+        )
+
+    def whole(self, data: bytes) -> bytes:
+        """*data*, compressed at one go."""
+        if self._name == "zstd":
+            return self._zstd.compress(data)
+        stream = self.stream(len(data))
+        return stream.compress(data) + stream.flush()
+
+    def stream(self, size: int) -> Stream:
+        """A stream for *size* bytes."""
+        match self._name:
             case "zstd":
-                maker = zstandard.ZstdCompressor(level=self.level, threads=threads)
-                return maker.compressobj(size=size)
+                return self._zstd.compressobj(size=size)
             case "xz":
-                return lzma.LZMACompressor(preset=self.level)
+                return lzma.LZMACompressor(preset=self._level)
             case "bzip2":
-                return bz2.BZ2Compressor(self.level)
+                return bz2.BZ2Compressor(self._level)
             case "gzip":
-                return zlib.compressobj(self.level, wbits=_GZIP_WINDOW)
+                return zlib.compressobj(self._level, wbits=_GZIP_WINDOW)
             case _:
                 return _Stored()
 

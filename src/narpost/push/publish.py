@@ -5,11 +5,12 @@ of its references are there, so that at every instant each narinfo has its NAR a
 behind it, wherever we are killed.
 """
 
-import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from narpost.cache.binary_cache import BinaryCache
+from narpost.cache.binary_cache import BinaryCache, Nar
 from narpost.errors import NarpostError, Passing, Permanent
 from narpost.nix.cache_names import nar_key
 from narpost.nix.narinfo import NarInfo
@@ -17,10 +18,41 @@ from narpost.nix.path_info import PathInfo
 from narpost.nix.signing import SecretKey
 from narpost.nix.store_path import StorePath
 from narpost.push.compression import Compression
-from narpost.push.pack import Packed, Packer
-from narpost.push.plan import Plan, Step
+from narpost.push.lanes import Lanes, up_to
+from narpost.push.pack import IN_MEMORY_BYTES, LARGE_AT_ONCE, Packed, Packer
+from narpost.push.plan import Plan
+
+# NARs in memory are at most SMALL_LANES * BATCH_BYTES, and as much again compressed.
+SMALL_LANES = 6
+BATCH = 16
+BATCH_BYTES = 8 << 20
+NARINFO_LANES = 2
+NARINFOS = 64
 
 Visible = Callable[[NarInfo], None]
+Ended = Callable[[StorePath, Exception | None], None]
+
+
+@dataclass(slots=True)
+class _Entry:
+    """Something queued, that ends when all its jobs have ended."""
+
+    path: StorePath
+    ended: Ended
+    waits_for: int = 0
+    error: Exception | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A path on its way; *narinfo* is there when its NAR is."""
+
+    info: PathInfo
+    waits_for: int = 0
+    narinfo: NarInfo | None = None
+    has_ended: bool = False
+    referrers: list["_Job"] = field(default_factory=list)
+    entries: list[_Entry] = field(default_factory=list)
 
 
 class Publisher:
@@ -39,46 +71,109 @@ class Publisher:
         self._compression = compression
         self._keys = tuple(keys)
         self._on_visible = on_visible
-        self._under_way: dict[StorePath, asyncio.Task[None]] = {}
-        self._begun: set[StorePath] = set()
+        self._jobs: dict[StorePath, _Job] = {}
+        self._small = Lanes(SMALL_LANES, _take_small, self._send_small)
+        self._large = Lanes(LARGE_AT_ONCE, up_to(1), self._send_large)
+        self._narinfos = Lanes(NARINFO_LANES, up_to(NARINFOS), self._show)
 
-    def start(self, plan: Plan) -> dict[StorePath, asyncio.Task[None]]:
-        """Begin all steps of *plan*; each task ends when its path is visible, or raises."""
-        tasks: dict[StorePath, asyncio.Task[None]] = {}
+    def post(self, plan: Plan, paths: Iterable[StorePath], ended: Ended) -> None:
+        """Begin *plan*; calls *ended* for each of *paths* when what it awaits is over."""
+        jobs: dict[StorePath, _Job] = {}
         for step in plan.steps:
             # References come first in a plan, so what a step waits for has begun.
-            tasks[step.info.path] = self._begin(step, [tasks[path] for path in step.after])
-        return tasks
+            jobs[step.info.path] = self._begin(step.info, [jobs[path] for path in step.after])
+        for path in paths:
+            awaited = [jobs[each] for each in plan.awaits[path]]
+            entry = _Entry(path, ended, len(awaited))
+            for job in awaited:
+                job.entries.append(entry)
+            if not awaited:
+                ended(path, None)
 
     def stop(self) -> None:
-        """Cancel what is not packed yet, and what waits for it; the rest goes on to its end."""
-        for path, task in self._under_way.items():
-            if path not in self._begun:
-                task.cancel()
+        """Leave what no lane has taken yet; nobody is told of it."""
+        self._small.stop()
+        self._large.stop()
 
-    def _begin(self, step: Step, after: Sequence[asyncio.Task[None]]) -> asyncio.Task[None]:
-        path = step.info.path
-        task = self._under_way.get(path)
-        if task is None:
-            task = self._under_way[path] = asyncio.create_task(self._publish(step.info, after))
-            task.add_done_callback(lambda done: self._end(path, done))
-        return task
+    async def finished(self) -> None:
+        """Returns when all that was begun is over."""
+        await self._small.finished()
+        await self._large.finished()
+        await self._narinfos.finished()
 
-    def _end(self, path: StorePath, task: asyncio.Task[None]) -> None:
-        del self._under_way[path]
-        self._begun.discard(path)
-        if not task.cancelled():
-            task.exception()  # Whoever waits for it sees it too; nobody may be left to.
+    def _begin(self, info: PathInfo, after: Sequence[_Job]) -> _Job:
+        job = self._jobs.get(info.path)
+        if job is None:
+            job = self._jobs[info.path] = _Job(info, len(after))
+            for reference in after:
+                reference.referrers.append(job)
+            (self._small if info.nar_bytes <= IN_MEMORY_BYTES else self._large).put(job)
+        return job
 
-    async def _publish(self, info: PathInfo, after: Sequence[asyncio.Task[None]]) -> None:
-        async with self._packer.packed(info) as packed:
-            self._begun.add(info.path)
-            narinfo = self._describe(packed)
-            await self._cache.put_nar(narinfo.url, packed.body, packed.file_bytes)
-        await _all_visible(info.path, after)
-        # Last, since readers take a narinfo as a promise that all else is there.
-        await self._cache.put_narinfo(narinfo)
-        self._on_visible(narinfo)
+    async def _send_small(self, jobs: list[_Job]) -> None:
+        results = await self._packer.pack_small([job.info for job in jobs])
+        packed: list[tuple[_Job, Packed]] = []
+        for job, result in zip(jobs, results, strict=True):
+            if isinstance(result, Packed):
+                packed.append((job, result))
+            else:
+                self._end(job, result)
+        await self._send(packed)
+
+    async def _send_large(self, jobs: list[_Job]) -> None:
+        (job,) = jobs
+        try:
+            packed = await self._packer.pack_large(job.info)
+        except Exception as error:  # Whatever it is, it is this path's alone.
+            self._end(job, error)
+            return
+        try:
+            await self._send([(job, packed)])
+        finally:
+            if isinstance(packed.body, Path):
+                packed.body.unlink(missing_ok=True)
+
+    async def _send(self, packed: Sequence[tuple[_Job, Packed]]) -> None:
+        described = [(job, each, self._describe(each)) for job, each in packed]
+        nars = [Nar(narinfo.url, each.body, each.file_bytes) for _, each, narinfo in described]
+        errors = await self._cache.put_nars(nars)
+        for (job, _, narinfo), error in zip(described, errors, strict=True):
+            if error is not None:
+                self._end(job, error)
+            elif not job.has_ended:
+                job.narinfo = narinfo
+                self._show_if_ready(job)
+
+    def _show_if_ready(self, job: _Job) -> None:
+        if job.narinfo is not None and not job.waits_for:
+            self._narinfos.put(job)
+
+    async def _show(self, jobs: list[_Job]) -> None:
+        """Last, since readers take a narinfo as a promise that all else is there."""
+        narinfos = [job.narinfo for job in jobs if job.narinfo]
+        errors = await self._cache.put_narinfos(narinfos)
+        for job, narinfo, error in zip(jobs, narinfos, errors, strict=True):
+            if error is None:
+                self._on_visible(narinfo)
+            self._end(job, error)
+
+    def _end(self, first: _Job, error: Exception | None) -> None:
+        """A job is over: tell those that wait for it; where it failed, they fail too."""
+        over = deque([(first, error)])
+        while over:
+            job, error = over.popleft()
+            if job.has_ended:
+                continue
+            job.has_ended = True
+            del self._jobs[job.info.path]
+            for referrer in job.referrers:
+                if error is None:
+                    referrer.waits_for -= 1
+                    self._show_if_ready(referrer)
+                else:
+                    over.append((referrer, _of_reference(referrer.info.path, error)))
+            for entry in job.entries:
+                _over(entry, error)
 
     def _describe(self, packed: Packed) -> NarInfo:
         compression = self._compression.name
@@ -91,18 +186,32 @@ class Publisher:
         )
 
     def _signed(self, info: PathInfo) -> PathInfo:
+        if not self._keys:
+            return info
         fingerprint = info.fingerprint(self._cache.info.store_dir)
         ours = {key.sign(fingerprint) for key in self._keys}
         # Nix keeps signatures in a sorted set.
         return replace(info, signatures=tuple(sorted(ours.union(info.signatures))))
 
 
-async def _all_visible(path: StorePath, after: Sequence[asyncio.Task[None]]) -> None:
-    for task in after:
-        try:
-            await asyncio.shield(task)
-        except NarpostError as error:
-            kind = Permanent if isinstance(error, Permanent) else Passing
-            raise kind(
-                f"a reference of {path} is not there: {error.message}", error.hint
-            ) from error
+def _take_small(waiting: deque[_Job]) -> list[_Job]:
+    """Up to BATCH jobs of up to BATCH_BYTES together, at least one."""
+    batch = [waiting.popleft()]
+    left = BATCH_BYTES - batch[0].info.nar_bytes
+    while waiting and len(batch) < BATCH and waiting[0].info.nar_bytes <= left:
+        left -= waiting[0].info.nar_bytes
+        batch.append(waiting.popleft())
+    return batch
+
+
+def _over(entry: _Entry, error: Exception | None) -> None:
+    entry.waits_for -= 1
+    entry.error = entry.error or error
+    if not entry.waits_for:
+        entry.ended(entry.path, entry.error)
+
+
+def _of_reference(path: StorePath, error: Exception) -> NarpostError:
+    kind = Permanent if isinstance(error, Permanent) else Passing
+    hint = error.hint if isinstance(error, NarpostError) else ""
+    return kind(f"a reference of {path} is not there: {error}", hint)

@@ -5,7 +5,8 @@ An entry's fate is its own: what fails is postponed or set aside, and the rest g
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from narpost.backoff import Backoff
@@ -22,8 +23,8 @@ from narpost.push.publish import Publisher
 from narpost.queue.queue import Queue
 from narpost.store.store import Store
 
-BATCH = 256
-IN_HAND = 1024
+BATCH = 1024
+IN_HAND = 2048
 # What the cache was seen to hold is asked again after this time: another may have deleted it.
 SEEN_SECONDS = 3600.0
 
@@ -63,7 +64,9 @@ class Worker:
         self._upstream_keys = tuple(upstream_keys)
         self._around = around
         self._seen_at: dict[StorePath, float] = {}
-        self._in_hand: set[asyncio.Task[None]] = set()
+        self._in_hand = 0
+        self._plans: set[asyncio.Task[None]] = set()
+        self._asking = ThreadPoolExecutor(1, "ask-store")
         self._work = asyncio.Event()
 
     def wake(self) -> None:
@@ -83,13 +86,15 @@ class Worker:
 
     async def finish(self) -> None:
         """Let what was begun come to its end, and the rest be: it stays queued."""
+        for task in self._plans:
+            task.cancel()
         self._publisher.stop()
-        while self._in_hand:
-            await asyncio.wait(self._in_hand)
+        await self._publisher.finished()
 
     def close(self) -> None:
         """Let the threads end."""
         self._packer.close()
+        self._asking.shutdown()
 
     async def _open(self, tries_limit: int | None) -> None:
         tries = 0
@@ -109,20 +114,14 @@ class Worker:
                 return
 
     def _take(self) -> None:
-        while len(self._in_hand) < IN_HAND:
+        while self._in_hand < IN_HAND:
             batch = self._queue.claim(self.name, BATCH)
             if not batch:
                 return
-            self._start(self._post(batch))
-
-    def _start(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._in_hand.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._in_hand.discard(task)
-        self._work.set()
+            self._in_hand += len(batch)
+            task = asyncio.create_task(self._post(batch))
+            self._plans.add(task)
+            task.add_done_callback(self._plans.discard)
 
     async def _until_due(self) -> None:
         due_at = self._queue.next_due_at(self.name)
@@ -134,21 +133,22 @@ class Worker:
     async def _post(self, batch: Sequence[StorePath]) -> None:
         """Post the closures of *batch*; each entry then has its own verdict."""
         try:
-            closure = await asyncio.to_thread(self._store.closure, batch)
+            loop = asyncio.get_running_loop()
+            closure = await loop.run_in_executor(self._asking, self._store.closure, batch)
             present = await self._present(closure)
+            decided = plan(closure, present)
         except Exception as error:  # The edge: whatever it is, the entries stay.
             for path in batch:
-                self._failed(path, error)
+                self._ended(path, error)
             return
-        decided = plan(closure, present)
         nar_bytes = sum(step.info.nar_bytes for step in decided.steps)
         self._around.emit(Planned(self.name, len(decided.steps), nar_bytes))
-        tasks = self._publisher.start(decided)
+        whole = [path for path in batch if path in closure and path not in decided.lacking]
+        self._publisher.post(decided, whole, self._ended)
         for path in batch:
-            if path in closure:
-                self._start(self._see_through(path, [tasks[each] for each in decided.awaits[path]]))
-            else:
-                self._failed(path, PathVanished(f"{path} is no longer in the store"))
+            lost = path if path not in closure else decided.lacking.get(path)
+            if lost is not None:
+                self._ended(path, _vanished(path, lost))
 
     async def _present(self, closure: Mapping[StorePath, PathInfo]) -> set[StorePath]:
         """What of *closure* is not ours to post: upstream has it, or the cache."""
@@ -168,13 +168,17 @@ class Worker:
         fingerprint = info.fingerprint(self._store.store_dir)
         return any(key.has_signed(fingerprint, info.signatures) for key in self._upstream_keys)
 
-    async def _see_through(self, path: StorePath, tasks: Iterable[asyncio.Task[None]]) -> None:
+    def _ended(self, path: StorePath, error: Exception | None) -> None:
+        """The verdict on one entry."""
+        self._in_hand -= 1
+        self._work.set()
         try:
-            for task in tasks:
-                await asyncio.shield(task)
-            self._queue.confirm(self.name, path)
-            self.trouble = None
-        except Exception as error:  # The edge: whatever it is, the entry stays.
+            if error is None:
+                self._queue.confirm(self.name, path)
+                self.trouble = None
+        except Exception as failure:  # The edge: whatever it is, the entry stays.
+            error = failure
+        if error is not None:
             self._failed(path, error)
 
     def _failed(self, path: StorePath, error: Exception) -> None:
@@ -195,3 +199,9 @@ class Worker:
         self._seen_at[info.path] = now
         self._queue.ledger.post(info.path, self.name, (info.nar_bytes, file_bytes), now)
         self._around.emit(Posted(self.name, info.path.base_name, info.nar_bytes, file_bytes))
+
+
+def _vanished(path: StorePath, lost: StorePath) -> PathVanished:
+    if lost == path:
+        return PathVanished(f"{path} is no longer in the store")
+    return PathVanished(f"{path} needs {lost}, which is no longer in the store")

@@ -7,6 +7,7 @@ queue=@queue@
 ln=@ln@
 nix_store=@nix_store@
 
+trap "" PIPE # nobody may be left to hear of a failure
 set -f      # a path is never a pattern
 IFS=' '     # OUT_PATHS is separated by spaces, and by nothing else
 
@@ -20,6 +21,7 @@ fi
 
 # shellcheck disable=SC2086 # split on purpose
 set -- $DRV_PATH $OUT_PATHS
+IFS=' '
 
 if [ $# -gt 0 ] && ! "$ln" -sf -- "$@" "$queue/" 2>/dev/null; then
     echo "narpost: could not queue $* in $queue; when that folder can be written: narpost push $*" >&2

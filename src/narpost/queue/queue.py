@@ -5,6 +5,7 @@ goes when every cache has confirmed it, and not before.
 """
 
 import heapq
+import itertools
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -39,7 +40,8 @@ class Queue:
         self._derivations: set[StorePath] = set()
         self._strays: set[str] = set()
         self._ready: dict[str, deque[StorePath]] = {cache: deque() for cache in caches}
-        self._later: dict[str, list[tuple[float, StorePath]]] = {cache: [] for cache in caches}
+        self._later: dict[str, list[tuple[float, int, StorePath]]] = {cache: [] for cache in caches}
+        self._turns = itertools.count()
 
     def look(self) -> list[StorePath]:
         """Take in what the folder has now; returns the derivations whose outputs are wanted."""
@@ -53,6 +55,7 @@ class Queue:
                 self._derivations.add(entry.path)
             else:
                 self._admit(entry.path)
+        self._forget_unqueued()
         for name in sight.strays.keys() - self._strays:
             self._emit(Ignored(name, sight.strays[name]))
         self._strays = set(sight.strays)
@@ -98,13 +101,8 @@ class Queue:
             return
         standings = self._entries[path]
         standings[cache] = replace(standing, state=moved(standing.state, Move.CONFIRM))
-        if any(each.state is not State.CONFIRMED for each in standings.values()):
-            self.ledger.remember(path, cache, standings[cache])
-            return
-        self.spool.remove(path)
-        del self._entries[path]
-        self.ledger.settle(path, self._clock())
-        self._emit(Settled(path.base_name))
+        self.ledger.remember(path, cache, standings[cache])
+        self._settle_if_confirmed(path)
 
     def postpone(self, cache: str, path: StorePath, error: NarpostError, seconds: float) -> None:
         """Try *path* again after *seconds*."""
@@ -114,7 +112,7 @@ class Queue:
         due_at = self._clock() + seconds
         state = moved(standing.state, Move.POSTPONE)
         self._keep(path, cache, Standing(state, standing.tries + 1, due_at, error.message))
-        heapq.heappush(self._later[cache], (due_at, path))
+        self._wait(cache, path, due_at)
         self._emit(Retrying(cache, path.base_name, error.message, seconds))
 
     def set_aside(self, cache: str, path: StorePath, error: NarpostError) -> None:
@@ -133,7 +131,7 @@ class Queue:
             for cache, standing in standings.items():
                 if standing.state is State.WAITING:
                     standings[cache] = Standing(moved(standing.state, Move.RETRY))
-                    self._ready[cache].append(path)
+                    self._wait(cache, path, standings[cache].due_at)
 
     def has_work(self, tries_limit: int, only: Collection[StorePath] | None = None) -> bool:
         """Whether something is in hand, or waits and failed fewer times than *tries_limit*."""
@@ -157,13 +155,35 @@ class Queue:
             standing = self._remembered.pop((path.base_name, cache), Standing())
             standings[cache] = standing
             if standing.state is State.WAITING:
-                heapq.heappush(self._later[cache], (standing.due_at, path))
+                self._wait(cache, path, standing.due_at)
         self._emit(Queued(path.base_name))
+        self._settle_if_confirmed(path)
+
+    def _settle_if_confirmed(self, path: StorePath) -> None:
+        if all(each.state is State.CONFIRMED for each in self._entries[path].values()):
+            self.spool.remove(path)
+            del self._entries[path]
+            self.ledger.settle(path, self._clock())
+            self._emit(Settled(path.base_name))
+
+    def _forget_unqueued(self) -> None:
+        """Drop what is remembered of paths that left the folder while nobody looked."""
+        for name in {name for name, _cache in self._remembered}:
+            if StorePath(name) not in self._entries:
+                self.ledger.forget(StorePath(name))
+        self._remembered.clear()
+
+    def _wait(self, cache: str, path: StorePath, due_at: float) -> None:
+        heapq.heappush(self._later[cache], (due_at, next(self._turns), path))
 
     def _wake_late(self, cache: str) -> None:
         later, now = self._later[cache], self._clock()
         while later and later[0][0] <= now:
-            self._ready[cache].append(heapq.heappop(later)[1])
+            due_at, _turn, path = heapq.heappop(later)
+            standing = self._standing(path, cache)
+            # Another time may have been set since.
+            if standing is not None and standing.due_at == due_at:
+                self._ready[cache].append(path)
 
     def _in_hand(self, path: StorePath, cache: str) -> Standing | None:
         """The standing of an entry in hand; none if its link was taken out meanwhile."""

@@ -10,11 +10,11 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
 
-from narpost.errors import MalformedError, StoreRefused, StoreUnreachable
+from narpost.errors import MalformedError, PathCorrupt, StoreRefused, StoreUnreachable
 from narpost.nix.hashes import Hash
 from narpost.nix.path_info import PathInfo
 from narpost.nix.store_path import StoreDir, StorePath
-from narpost.store.wire import Wire
+from narpost.store.wire import EndedEarly, Wire
 
 _CLIENT_MAGIC = 0x6E697863
 _DAEMON_MAGIC = 0x6478696F
@@ -22,6 +22,11 @@ _OFFERED = (1, 35)
 _OLDEST = (1, 34)
 # Requests sent before their answers are read: few enough for the daemon's socket buffer.
 _IN_FLIGHT = 128
+
+# A NAR that is over leaves its connection silent; after this time we ask whether it is.
+SILENCE_SECONDS = 2.0
+# The closing bracket of a NAR, framed.
+_NAR_END = (1).to_bytes(8, "little") + b")".ljust(8, b"\0")
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -115,20 +120,35 @@ class Connection:
 
         The protocol does not frame a NAR, so its registered size is its end. Bytes that do not
         hash to what is registered mean that it was longer or shorter: then the connection holds
-        the rest of it, and must not be used again.
+        the rest of it, and must not be used again. One that ends early is `PathCorrupt`.
         """
         self._request(Operation.NAR_FROM_PATH, path)
         self._ask()
         self.is_whole = False
-        yield from self._wire.read_chunks(nar_bytes)
-        self.is_whole = True
+        tail = b""
+        try:
+            for chunk in self._wire.read_chunks(nar_bytes, SILENCE_SECONDS):
+                tail = chunk[-len(_NAR_END) :]
+                yield chunk
+        except EndedEarly as error:
+            if tail != _NAR_END:
+                raise
+            raise PathCorrupt(
+                f"{path} is not what Nix registered: it is shorter",
+                f"repair it with: nix-store --repair-path {self._store_dir.render(path)}",
+            ) from error
+        self.is_whole = not self._wire.has_hung_up
 
     def is_idle(self) -> bool:
         """Whether the daemon is still there, and has nothing to say."""
         return self._wire.is_quiet()
 
+    def hang_up(self) -> None:
+        """Let the daemon end by itself; `close` then need not wait for it."""
+        self._wire.hang_up()
+
     def close(self) -> None:
-        """Hang up."""
+        """Hang up, and wait until a daemon of ours has ended."""
         self._wire.close()
         self._on_close()
 

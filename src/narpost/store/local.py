@@ -6,6 +6,7 @@ Nix itself reads the store: in another process, by its own rules, and with its o
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
@@ -73,6 +74,8 @@ class LocalStore:
         with self._lock:
             idle, self._idle = self._idle, []
         for connection in idle:
+            connection.hang_up()
+        for connection in idle:
             connection.close()
 
     @contextmanager
@@ -116,7 +119,9 @@ def _dialler(spec: str, place: Place, stall_seconds: float) -> Dial:
 
 def _connect(path: Path, store_dir: StoreDir, stall_seconds: float) -> Connection:
     stream = socket.socket(socket.AF_UNIX)
-    stream.settimeout(stall_seconds)
+    # Not settimeout: a socket that does not block is refused while others wait for the daemon.
+    bound = struct.pack("ll", int(stall_seconds), 0)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, bound)
     try:
         stream.connect(str(path))
     except OSError as error:

@@ -3,6 +3,7 @@
 Source: `libutil/serialise.cc` of Nix and Lix.
 """
 
+import contextlib
 import select
 import socket
 import struct
@@ -13,8 +14,13 @@ from narpost.errors import StoreUnreachable
 # A daemon that sends a longer string than this does not speak our protocol.
 STRING_LIMIT = 1 << 26
 CHUNK_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 16
 
 _NUMBER = struct.Struct("<Q")
+
+
+class EndedEarly(StoreUnreachable):
+    """The stream ended before all that was announced."""
 
 
 class Wire:
@@ -26,8 +32,10 @@ class Wire:
 
     def __init__(self, stream: socket.socket) -> None:
         self._socket = stream
-        self._reader = stream.makefile("rb", buffering=1 << 16)
         self._unsent = bytearray()
+        self._received = b""
+        self._position = 0
+        self._has_hung_up = False
 
     def write_number(self, number: int) -> None:
         """Queue one number."""
@@ -69,34 +77,75 @@ class Wire:
         """The next list of strings."""
         return [self.read_string() for _ in range(self.read_number())]
 
-    def read_chunks(self, size: int) -> Iterator[bytes]:
-        """The next *size* bytes, unframed, in chunks of up to 1 MiB."""
+    def read_chunks(self, size: int, silence_seconds: float) -> Iterator[bytes]:
+        """The next *size* bytes, unframed, in chunks of up to 1 MiB.
+
+        After a silence we say that nothing more will be asked: a peer that has no more to send
+        then hangs up, which is `EndedEarly`, and one that is slow goes on.
+        """
         while size:
-            chunk = self._read(min(size, CHUNK_BYTES))
+            chunk = self._take(size) or self._receive_patiently(size, silence_seconds)
+            if not chunk:
+                raise EndedEarly("the Nix daemon closed the connection in the middle of a NAR")
             size -= len(chunk)
             yield chunk
 
+    @property
+    def has_hung_up(self) -> bool:
+        """Whether we have said that nothing more will be asked."""
+        return self._has_hung_up
+
     def is_quiet(self) -> bool:
         """Whether nothing has come in unasked, such as the end of the stream."""
-        listening = select.poll()
-        listening.register(self._socket, select.POLLIN)
-        return not listening.poll(0)
+        return not self._comes_within(0)
+
+    def hang_up(self) -> None:
+        """Say that nothing more will be asked."""
+        self._has_hung_up = True
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Let go of the socket."""
-        self._reader.close()
         self._socket.close()
 
     def _read(self, size: int) -> bytes:
+        end = self._position + size
+        while len(self._received) < end:
+            more = self._receive(_BUFFER_BYTES)
+            if not more:
+                raise StoreUnreachable(
+                    "the Nix daemon closed the connection in the middle of an answer"
+                )
+            self._received = self._received[self._position :] + more
+            end -= self._position
+            self._position = 0
+        data = self._received[self._position : end]
+        self._position = end
+        return data
+
+    def _take(self, size: int) -> bytes:
+        """Up to *size* bytes that have come already."""
+        data = self._received[self._position : self._position + size]
+        self._position += len(data)
+        return data
+
+    def _receive_patiently(self, size: int, silence_seconds: float) -> bytes:
+        if self._has_hung_up or self._comes_within(silence_seconds):
+            return self._receive(min(size, CHUNK_BYTES))
+        self.hang_up()
+        return self._receive(min(size, CHUNK_BYTES))
+
+    def _comes_within(self, seconds: float) -> bool:
+        listening = select.poll()
+        listening.register(self._socket, select.POLLIN)
+        return bool(listening.poll(seconds * 1000))
+
+    def _receive(self, size: int) -> bytes:
         try:
-            data: bytes = self._reader.read(size)
+            return self._socket.recv(size)
         except OSError as error:
             raise _broken(error) from error
-        if len(data) < size:
-            raise StoreUnreachable(
-                "the Nix daemon closed the connection in the middle of an answer"
-            )
-        return data
 
 
 def _broken(error: OSError) -> StoreUnreachable:

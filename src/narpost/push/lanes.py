@@ -1,0 +1,58 @@
+"""Lanes: a few tasks that work off what is put in, a batch at a time."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Lanes(Generic[Item]):
+    """Up to *count* tasks, each taking batches by *take* to *work* until nothing is left.
+
+    So *count* and the size of a batch bound what is under way, and one slow batch leaves the
+    other lanes free. *work* handles its own errors.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        take: Callable[[deque[Item]], list[Item]],
+        work: Callable[[list[Item]], Awaitable[None]],
+    ) -> None:
+        self._count = count
+        self._take = take
+        self._work = work
+        self._waiting: deque[Item] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def put(self, item: Item) -> None:
+        """Have *item* worked off."""
+        self._waiting.append(item)
+        if len(self._tasks) < self._count:
+            task = asyncio.create_task(self._run())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def stop(self) -> None:
+        """Let go of what no lane has taken yet."""
+        self._waiting.clear()
+
+    async def finished(self) -> None:
+        """Returns when no lane works any more."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _run(self) -> None:
+        while self._waiting:
+            await self._work(self._take(self._waiting))
+
+
+def up_to(limit: int) -> Callable[[deque[Item]], list[Item]]:
+    """Takes batches of *limit* items."""
+
+    def take(waiting: deque[Item]) -> list[Item]:
+        return [waiting.popleft() for _ in range(min(limit, len(waiting)))]
+
+    return take
