@@ -47,7 +47,7 @@ class Config:
 def load(file: Path, place: Place) -> Config:
     """Read *file*; every mistake in it is a `UsageError` that names it."""
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         table = tomllib.loads(text)
     except FileNotFoundError as error:
         raise UsageError(
@@ -56,9 +56,14 @@ def load(file: Path, place: Place) -> Config:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"cannot read the configuration {file}: {reason}") from error
+        raise UsageError(
+            f"cannot read the configuration {file}: {reason}",
+            "write it anew with: narpost setup --to URL; or name another with --config FILE",
+        ) from error
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{file} is not TOML: {error}") from error
+        raise UsageError(
+            f"{file} is not TOML: {error}", "mend that line; strings stand in quotes"
+        ) from error
     try:
         return parse(table, place)
     except UsageError as error:
@@ -154,7 +159,9 @@ def _expanded(text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise UsageError(f"{text!r} begins with a user that is not there") from error
+        raise UsageError(
+            f"{text!r} begins with a user that is not there", "give the path from the root on"
+        ) from error
 
 
 def _text(table: Mapping[str, Any], key: str, given: str, where: str) -> str:

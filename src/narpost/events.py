@@ -3,6 +3,7 @@
 Paths are given by their base name (`<hash part>-<name>`), sizes in bytes, times in seconds.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -92,4 +93,6 @@ class Bus:
     def __call__(self, event: Event) -> None:
         """Tell all of *event*."""
         for listener in self._listeners:
-            listener(event)
+            # A listener's own trouble, such as a closed terminal, is not that of the work.
+            with contextlib.suppress(OSError):
+                listener(event)

@@ -13,6 +13,7 @@ from narpost.config import CacheConfig, Config
 from narpost.errors import UsageError
 from narpost.events import Bus
 from narpost.nix.signing import SecretKey
+from narpost.nix.store_url import StoreUrl
 from narpost.queue.ledger import Ledger
 from narpost.queue.lock import DaemonLock
 from narpost.queue.queue import Queue
@@ -72,6 +73,15 @@ def open_cache(config: CacheConfig, place: Place) -> "BinaryCache":
 
     info = CacheInfo.from_parameters(place.store_dir, config.url.parameters)
     return BinaryCache(open_bucket(config.url), info)
+
+
+def check_parameters(url: StoreUrl, place: Place) -> None:
+    """See that the cache's parameters have values that they can have."""
+    from narpost.nix.cache_info import CacheInfo
+    from narpost.push.compression import Compression
+
+    Compression.from_parameters(url.parameters)
+    CacheInfo.from_parameters(place.store_dir, url.parameters)
 
 
 def build_daemon(config: Config, place: Place, bus: Bus, store: LocalStore) -> "Daemon":

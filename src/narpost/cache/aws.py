@@ -1,7 +1,7 @@
 """AWS's credential chain, as `nix copy` uses it: environment, profiles, roles, SSO, metadata."""
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from botocore.credentials import Credentials as BotoCredentials
     from obstore.store import S3Credential
 
-# boto3 renews what expires; after this time we ask it whether it has.
-_TRUSTED_FOR = timedelta(minutes=5)
+# boto3 renews what expires; now and then we ask it whether it has. The object-store library lets go
+# of credentials five minutes before their end, so this leaves five minutes between two questions.
+_TRUSTED_FOR = timedelta(minutes=10)
 
 
 class Credentials:
@@ -26,19 +27,23 @@ class Credentials:
     @property
     def region(self) -> str | None:
         """The region that profile or environment name."""
-        region: str | None = self._session.region_name
-        return region
+        with _translated():
+            region: str | None = self._session.region_name
+            return region
 
-    async def __call__(self) -> "S3Credential":
+    # Not a coroutine: the library sends the parts of a large object from threads of its own, where
+    # no event loop runs that could await one.
+    def __call__(self) -> "S3Credential":
         """Fetch them; this may read files, or ask a service of AWS."""
-        return await asyncio.to_thread(self._fetch)
+        return self._fetch()
 
     def check(self) -> None:
         """See that there are any; none is `CacheRefused`."""
         _ = self._found
 
     def _fetch(self) -> "S3Credential":
-        frozen = self._found.get_frozen_credentials()
+        with _translated():
+            frozen = self._found.get_frozen_credentials()
         return {
             "access_key_id": frozen.access_key,
             "secret_access_key": frozen.secret_key,
@@ -50,19 +55,14 @@ class Credentials:
     def _session(self) -> "Session":
         # boto3 takes a third of a second to import: only those who need it wait for it.
         from boto3.session import Session
-        from botocore.exceptions import ProfileNotFound
 
-        try:
+        with _translated():
             return Session(profile_name=self._profile)
-        except ProfileNotFound as error:
-            raise UsageError(
-                f"there is no AWS profile {self._profile!r}",
-                "add it to ~/.aws/credentials of the user that runs the daemon",
-            ) from error
 
     @cached_property
     def _found(self) -> "BotoCredentials":
-        found = self._session.get_credentials()
+        with _translated():
+            found = self._session.get_credentials()
         if found is None:
             raise CacheRefused(
                 "there are no AWS credentials",
@@ -70,6 +70,25 @@ class Credentials:
                 "of the user that runs the daemon",
             )
         return found
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn boto3's errors into ours."""
+    from botocore.exceptions import BotoCoreError, ProfileNotFound
+
+    try:
+        yield
+    except ProfileNotFound as error:
+        raise UsageError(
+            f"there is no AWS profile {error.kwargs['profile']!r}",
+            "add it to ~/.aws/credentials of the user that runs the daemon",
+        ) from error
+    except BotoCoreError as error:
+        raise CacheRefused(
+            f"cannot get AWS credentials: {error}",
+            "mend ~/.aws/config and ~/.aws/credentials of the user that runs the daemon",
+        ) from error
 
 
 def endpoint(parameters: Mapping[str, str]) -> str | None:

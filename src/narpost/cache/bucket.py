@@ -23,7 +23,7 @@ from obstore.exceptions import (
 from obstore.store import LocalStore, ObjectStore, S3Store
 
 from narpost.cache import aws
-from narpost.errors import CacheRefused, CacheUnreachable, UsageError
+from narpost.errors import CacheRefused, CacheUnreachable, Passing, UsageError
 from narpost.nix.store_url import StoreUrl
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ PAGE_KEYS = 1000
 
 _ABSENT_NAME = "narpost-asks-what-a-missing-object-looks-like"
 _S3_CODE = re.compile(r"<Code>(\w+)</Code>")
+_FORBIDDEN = re.compile(r"status code: 40[13]\b")
 _STATUS = re.compile(r"status code: (\d+ [A-Za-z ]+)")
 _NOT_SENT = re.compile(r"Error performing \w+ (\w+://[^/ ]+).*HTTP error: error sending request")
 _WRONG_CREDENTIALS = frozenset(
@@ -169,7 +170,7 @@ class Bucket:
 
     async def put(self, key: str, body: bytes | Path, content_type: str) -> None:
         """Store an object, in place of any that is there; a large file goes in parts."""
-        with self._translated("write", key):
+        with self._translated("write", key, body):
             await self._calls.put(
                 self._store,
                 key,
@@ -197,23 +198,30 @@ class Bucket:
 
     def _check_absence(self, error: Exception) -> None:
         is_absence = isinstance(error, FileNotFoundError)
-        if not is_absence and not (self._hides_missing and isinstance(error, Refusal)):
+        # A HEAD gets no code; whoever says that it does not know us tells of no object.
+        is_hidden = isinstance(error, Refusal) and error.code in {"", "AccessDenied"}
+        if not is_absence and not (self._hides_missing and is_hidden):
             raise error
 
     @contextmanager
-    def _translated(self, doing: str, key: str) -> Iterator[None]:
+    def _translated(self, doing: str, key: str, body: bytes | Path = b"") -> Iterator[None]:
         """Turn the library's errors into ours; a missing object stays `FileNotFoundError`."""
         try:
             yield
         except (AlreadyExistsError, PreconditionError):
             raise
         except FileNotFoundError as error:
+            if isinstance(body, Path) and not body.exists():
+                raise Passing(f"the packed file {body} went away before it was posted") from error
             if "NoSuchBucket" in str(error) or doing == "write":
                 raise self._no_bucket() from error
             raise
         except (PermissionDeniedError, UnauthenticatedError) as error:
             raise self._refused(f"cannot {doing} {key}", str(error)) from error
         except (BaseError, OSError, ValueError) as error:
+            # For a listing, the library does not tell a refusal from any other failure.
+            if _FORBIDDEN.search(str(error)):
+                raise self._refused(f"cannot {doing} {key}", str(error)) from error
             raise self._unreachable(f"cannot {doing} {key}", str(error)) from error
 
     def _unreachable(self, what: str, text: str) -> CacheUnreachable:

@@ -21,12 +21,17 @@ class Change:
 
     @classmethod
     def of(
-        cls, root: Path, shown: Path, new: str | Callable[[str], str], mode: int = 0o644
+        cls, root: Path, shown: Path, new: str | Callable[[str], str], mode: int | None = None
     ) -> Self:
-        """A change of *shown* below *root* to *new*, or to what *new* makes of what is there."""
-        file = root / shown.relative_to("/")
+        """A change of *shown* below *root* to *new*, or to what *new* makes of what is there.
+
+        A link stays one, and without a *mode* a file keeps its own.
+        """
+        file = (root / shown.relative_to("/")).resolve()
         try:
             old = file.read_text() if file.exists() else ""
+            if mode is None:
+                mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read {file}: {error}") from error
         return cls(file, shown, old, new(old) if callable(new) else new, mode)

@@ -45,6 +45,8 @@ def _write_new(file: Path, text: str, mode: int) -> None:
             "name another file, or move this one away",
         ) from error
     except OSError as error:
-        raise UsageError(f"cannot write {file}: {error.strerror}") from error
+        raise UsageError(
+            f"cannot write {file}: {error.strerror}", "name a file in a folder that is there"
+        ) from error
     with os.fdopen(handle, "w") as sink:
         sink.write(text)

@@ -17,14 +17,14 @@ from narpost.cli.paths import resolve
 from narpost.cli.progress import PostProgress
 from narpost.cli.report import report
 from narpost.cli.say import say_warning
-from narpost.cli.wait import wait_for
+from narpost.cli.wait import report_progress, watch
 from narpost.config import CacheConfig, Config, default, key_files
 from narpost.daemon.daemon import Outcome
 from narpost.errors import UsageError
 from narpost.events import Bus
 from narpost.nix.store_path import StorePath
 from narpost.nix.store_url import StoreUrl
-from narpost.queue.lock import DaemonLock
+from narpost.queue.lock import DaemonLock, LockTaken
 from narpost.store.local import LocalStore
 from narpost.store.place import Place
 from narpost.store.store import Store
@@ -68,10 +68,17 @@ def _push(config: Config, place: Place, wanted: list[StorePath]) -> int:
         paths = _outputs(wanted, store)
         spool = wiring.open_spool(config, place)
         spool.prepare(place.gcroots)
-        if DaemonLock(config.directory).is_held():
-            spool.add(paths)
-            return wait_for(config, spool, paths)
-        return _post_ourselves(config, place, store, paths)
+        lock = DaemonLock(config.directory)
+        while True:
+            if lock.is_held():
+                for path in paths:
+                    spool.renew(path)
+                progress = watch(config, spool, paths, is_hopeful=lock.is_held)
+                if not progress.waiting:
+                    return report_progress(progress)
+            # Nobody posts, or whoever did has ended: then we do.
+            with contextlib.suppress(LockTaken):
+                return _post_ourselves(config, place, store, paths)
     finally:
         store.close()
 

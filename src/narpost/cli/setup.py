@@ -109,6 +109,7 @@ def _config(url: str, key_file: Path | None, place: Place) -> Config:
         )
     if key_file is not None and not key_file.is_absolute():
         raise UsageError(f"{key_file} is not an absolute path", "give the path from the root on")
+    wiring.check_parameters(target, place)
     files = (key_file,) if key_file else ()
     given = default(place)
     cache = CacheConfig("main", target, files)

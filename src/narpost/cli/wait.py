@@ -1,7 +1,8 @@
 """`narpost wait`: returns when paths are posted."""
 
+import contextlib
 import re
-import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from narpost.observe.waiting import Progress, Watch
 from narpost.queue.ledger import Ledger
 from narpost.queue.lock import DaemonLock
 from narpost.queue.spool import Spool
+from narpost.store.place import Place
 
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -52,22 +54,43 @@ def command(config_file: Path, timeout: float | None, paths: tuple[str, ...]) ->
     """
     config, place = load_config(config_file), this_place()
     spool = wiring.open_spool(config, place)
-    wanted = [resolve(text, place.store_dir) for text in paths] if paths else _queued(spool)
-    if not DaemonLock(config.directory).is_held() and wanted:
+    wanted = _wanted(paths, config, place) if paths else _queued(spool)
+    if wanted and not DaemonLock(config.directory).is_held():
         say_warning("no daemon works on this queue; start it with: systemctl start narpost")
-    return wait_for(config, spool, wanted, timeout)
+    progress = watch(config, spool, wanted, timeout)
+    return report_progress(progress)
 
 
-def wait_for(
-    config: Config, spool: Spool, paths: list[StorePath], timeout: float | None = None
-) -> int:
-    """Show progress until all *paths* are posted or failed; gives the exit code."""
-    watch = Watch(spool, lambda: Ledger(config.state, is_writer=False), paths)
-    with WaitProgress(len(paths)) as shown:
-        progress = watch.until_settled(timeout, shown.update)
+def watch(
+    config: Config,
+    spool: Spool,
+    paths: Iterable[StorePath],
+    timeout: float | None = None,
+    is_hopeful: Callable[[], bool] = lambda: True,
+) -> Progress:
+    """Show progress until all *paths* are posted or failed, or there is no more hope."""
+    wanted = list(paths)
+    watched = Watch(spool, lambda: Ledger(config.state, is_writer=False), wanted)
+    with WaitProgress(len(wanted)) as shown:
+        return watched.until_settled(timeout, shown.update, is_hopeful)
+
+
+def report_progress(progress: Progress) -> int:
+    """Name what was not posted; gives the exit code."""
     failed = _not_posted(progress)
     name_failed(failed)
     return SOME_FAILED if failed else 0
+
+
+def _wanted(texts: Iterable[str], config: Config, place: Place) -> set[StorePath]:
+    """The paths that a person named; a derivation stands for itself and its outputs."""
+    wanted = {resolve(text, place.store_dir) for text in texts}
+    derivations = [path for path in wanted if path.is_derivation]
+    if derivations:
+        with contextlib.closing(wiring.open_store(config, place)) as store:
+            for derivation in derivations:
+                wanted |= set(store.outputs(derivation))
+    return {path for path in wanted if not path.is_derivation}
 
 
 def _not_posted(progress: Progress) -> dict[StorePath, str]:
@@ -78,10 +101,5 @@ def _not_posted(progress: Progress) -> dict[StorePath, str]:
     return progress.failed | late
 
 
-def _queued(spool: Spool) -> list[StorePath]:
-    """All that is queued; a derivation counts until its outputs are queued in its place."""
-    while True:
-        queued = [entry.path for entry in spool.look().entries]
-        if not any(path.is_derivation for path in queued):
-            return queued
-        time.sleep(0.1)
+def _queued(spool: Spool) -> set[StorePath]:
+    return {entry.path for entry in spool.queued()}

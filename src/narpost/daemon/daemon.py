@@ -10,13 +10,13 @@ from typing import Any
 from narpost.daemon.intake import Intake
 from narpost.daemon.watch import changes
 from narpost.errors import NarpostError, Passing
-from narpost.events import Bus, Event, PutAside, Retrying, Settled
+from narpost.events import Bus, Event, Posted, PutAside, Retrying, Settled
 from narpost.nix.store_path import StorePath
 from narpost.push.worker import Worker
 from narpost.queue.lock import DaemonLock
 from narpost.queue.queue import Queue
 
-SAVE_SECONDS = 0.25
+SAVE_SECONDS = 0.05
 # A drain gives up on an entry after so many tries; the entry stays queued.
 DRAIN_TRIES = 4
 
@@ -57,6 +57,8 @@ class Daemon:
         """Post until nothing is left to do, or nothing of *only*, or *stop* is set."""
         async with self._at_work(tries_limit=DRAIN_TRIES) as running:
             self._queue.hurry()
+            for path in only or ():
+                self._queue.retry(path)
             stopping = asyncio.create_task(stop.wait())
             while self._queue.has_work(DRAIN_TRIES, only) and not _any_done([*running, stopping]):
                 self._changed.clear()
@@ -85,7 +87,7 @@ class Daemon:
                 await _cancel(running)
                 await asyncio.gather(*(worker.finish() for worker in self._workers))
         finally:
-            self._queue.ledger.close()
+            self._queue.close()
             for worker in self._workers:
                 worker.close()
             self._lock.release()
@@ -101,12 +103,12 @@ class Daemon:
         while True:
             await self._dirty.wait()
             self._dirty.clear()
-            self._queue.ledger.save()
+            self._queue.save()
             await asyncio.sleep(SAVE_SECONDS)
 
     def _notice(self, event: Event) -> None:
         self._dirty.set()
-        if isinstance(event, Settled | Retrying | PutAside):
+        if isinstance(event, Posted | Retrying | PutAside | Settled):
             self._changed.set()
 
 

@@ -37,7 +37,10 @@ class PublicKey:
                 "give the public key, and make a new pair if this one was shown to anybody",
             )
         if len(key) != PUBLIC_BYTES:
-            raise MalformedError(f"a public key has {len(key)} bytes and not {PUBLIC_BYTES}")
+            raise MalformedError(
+                f"a public key has {len(key)} bytes and not {PUBLIC_BYTES}",
+                "copy its line whole: <key name>:<base 64>",
+            )
         return cls(name, key)
 
     def render(self) -> str:
@@ -87,7 +90,10 @@ class SecretKey:
                 "give the file that was written first by narpost keygen or nix-store",
             )
         if len(key) != SECRET_BYTES:
-            raise MalformedError(f"a secret key has {len(key)} bytes and not {SECRET_BYTES}")
+            raise MalformedError(
+                f"a secret key has {len(key)} bytes and not {SECRET_BYTES}",
+                "restore the file from a copy, or make a new pair with narpost keygen",
+            )
         secret = cls(name, key[:SEED_BYTES])
         if secret.public.key != key[SEED_BYTES:]:
             raise MalformedError(

@@ -52,7 +52,7 @@ def take(
     spool: Spool, ledger: Ledger, lock: DaemonLock, caches: Sequence[tuple[str, str]], now: float
 ) -> Snapshot:
     """Look at folder and ledger; *caches* are names and URLs."""
-    entries = spool.look().entries if spool.folder.is_dir() else []
+    entries = spool.queued()
     standings = ledger.standings()
     totals = ledger.totals(now - DAY_SECONDS)
     return Snapshot(

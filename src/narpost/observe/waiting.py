@@ -26,7 +26,8 @@ class Watch:
     """Watches *paths* by the queue folder, and by what the daemon writes into its ledger.
 
     A path is posted when its link is gone. One that was never seen in the folder is posted only
-    if the ledger says so.
+    if the ledger says so. While a derivation of them is queued, whatever else is queued is
+    watched too, since its outputs will be.
     """
 
     def __init__(
@@ -34,13 +35,13 @@ class Watch:
     ) -> None:
         self._spool = spool
         self._open_ledger = open_ledger
-        self._paths = frozenset(paths)
+        self._paths = set(paths)
         self._was_queued: set[StorePath] = set()
 
     def look(self) -> Progress:
         """How things stand now."""
-        waiting = {path for path in self._paths if self._spool.holds(path)}
-        self._was_queued |= waiting
+        waiting = self._waiting()
+        # After the folder: a link goes only when its end is in the ledger.
         with self._open_ledger() as ledger:
             reasons = {
                 (path, standing.state): standing.reason
@@ -52,7 +53,7 @@ class Watch:
         aside = _reasons(waiting, State.SET_ASIDE, reasons)
         never = "it is not queued, and nothing tells that it was posted"
         return Progress(
-            posted=gone - unknown,
+            posted=frozenset(gone - unknown),
             waiting=frozenset(waiting - aside.keys()),
             failed=aside | dict.fromkeys(unknown, never),
             troubles=_reasons(waiting, State.WAITING, reasons),
@@ -62,18 +63,31 @@ class Watch:
         self,
         timeout_seconds: float | None,
         show: Callable[[Progress], None],
+        is_hopeful: Callable[[], bool] = lambda: True,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> Progress:
-        """Look again and again until nothing waits, or time is up; *show* sees each look."""
+        """Look again and again until nothing waits, or time is up, or there is no more hope.
+
+        *show* sees each look.
+        """
         begun = clock()
         while True:
+            is_last = not is_hopeful()
             progress = self.look()
             show(progress)
             is_late = timeout_seconds is not None and clock() - begun >= timeout_seconds
-            if not progress.waiting or is_late:
+            if not progress.waiting or is_late or is_last:
                 return progress
             sleep(LOOK_SECONDS)
+
+    def _waiting(self) -> set[StorePath]:
+        queued = {entry.path for entry in self._spool.queued()}
+        if any(path.is_derivation for path in self._paths & (queued | self._was_queued)):
+            self._paths |= queued
+        waiting = self._paths & queued
+        self._was_queued |= waiting
+        return waiting
 
 
 def _reasons(

@@ -26,11 +26,14 @@ class Lanes(Generic[Item]):
         self._work = work
         self._waiting: deque[Item] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._at_work = 0
 
     def put(self, item: Item) -> None:
         """Have *item* worked off."""
         self._waiting.append(item)
-        if len(self._tasks) < self._count:
+        # Not by the tasks: one that has found nothing more to do is among them for a while.
+        if self._at_work < self._count:
+            self._at_work += 1
             task = asyncio.create_task(self._run())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -45,8 +48,11 @@ class Lanes(Generic[Item]):
             await asyncio.wait(self._tasks)
 
     async def _run(self) -> None:
-        while self._waiting:
-            await self._work(self._take(self._waiting))
+        try:
+            while self._waiting:
+                await self._work(self._take(self._waiting))
+        finally:
+            self._at_work -= 1
 
 
 def up_to(limit: int) -> Callable[[deque[Item]], list[Item]]:

@@ -7,12 +7,13 @@ of the compressor's own.
 
 import asyncio
 import hashlib
+import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from narpost.errors import PathCorrupt
+from narpost.errors import PathCorrupt, UsageError
 from narpost.nix.cache_names import NAR_EXTENSIONS
 from narpost.nix.hashes import Hash
 from narpost.nix.path_info import PathInfo
@@ -42,14 +43,21 @@ class Packer:
         self._store = store
         self._compression = compression
         self._folder = folder
+        self._numbers = itertools.count()
         self._small_thread = ThreadPoolExecutor(1, "pack-small")
         self._large_threads = ThreadPoolExecutor(LARGE_AT_ONCE, "pack-large")
 
     def prepare(self) -> None:
         """Make the folder, and clear away what a crash has left there."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for left_over in self._folder.iterdir():
-            left_over.unlink()
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for left_over in self._folder.iterdir():
+                left_over.unlink()
+        except OSError as error:
+            raise UsageError(
+                f"cannot write to {self._folder}: {(error.strerror or str(error)).lower()}",
+                "set state in the section [queue] to a folder that the daemon may write to",
+            ) from error
 
     async def pack_small(self, infos: Sequence[PathInfo]) -> list[Packed | Exception]:
         """Pack a batch in memory; each path has its own result."""
@@ -58,7 +66,9 @@ class Packer:
 
     async def pack_large(self, info: PathInfo) -> Packed:
         """Pack one path into a file; after an error there is none."""
-        file = self._folder / f"{info.path}.nar{NAR_EXTENSIONS[self._compression.name]}"
+        # A name of its own each time: an earlier try may still be about to remove its file.
+        extension = NAR_EXTENSIONS[self._compression.name]
+        file = self._folder / f"{info.path}.{next(self._numbers)}.nar{extension}"
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 
 from narpost.backoff import Backoff
 from narpost.cache.binary_cache import BinaryCache
-from narpost.errors import CacheRefused, CacheUnreachable, NarpostError, PathVanished, Permanent
+from narpost.errors import (
+    CacheRefused,
+    CacheUnreachable,
+    NarpostError,
+    PathVanished,
+    Permanent,
+    StoreUnreachable,
+)
 from narpost.events import Emit, Planned, Posted, Troubled
 from narpost.nix.narinfo import NarInfo
 from narpost.nix.path_info import PathInfo
@@ -187,7 +194,7 @@ class Worker:
             return
         if not isinstance(error, NarpostError):
             error = NarpostError(f"narpost itself failed: {type(error).__name__}: {error}")
-        if isinstance(error, CacheUnreachable | CacheRefused):
+        if isinstance(error, CacheUnreachable | CacheRefused | StoreUnreachable):
             self.trouble = error
         tries = self._queue.tries(self.name, path) + 1
         delay = self._around.backoff.delay(tries, self._around.random)

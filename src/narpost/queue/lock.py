@@ -13,6 +13,10 @@ _PATIENCE_SECONDS = 1.0
 _STEP_SECONDS = 0.05
 
 
+class LockTaken(UsageError):
+    """Another daemon has the lock."""
+
+
 class DaemonLock:
     """A lock on `<directory>/lock`, let go by the kernel whenever its holder ends."""
 
@@ -47,7 +51,7 @@ class DaemonLock:
                 self._held = handle
                 return
         os.close(handle)
-        raise UsageError(
+        raise LockTaken(
             f"another narpost daemon works on the queue {self._file.parent}",
             "see it with: systemctl status narpost; two daemons need two queues",
         )

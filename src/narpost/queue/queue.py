@@ -42,12 +42,16 @@ class Queue:
         self._ready: dict[str, deque[StorePath]] = {cache: deque() for cache in caches}
         self._later: dict[str, list[tuple[float, int, StorePath]]] = {cache: [] for cache in caches}
         self._turns = itertools.count()
+        self._aside: dict[StorePath, float | None] = {}
+        self._settled: list[StorePath] = []
 
     def look(self) -> list[StorePath]:
         """Take in what the folder has now; returns the derivations whose outputs are wanted."""
-        sight = self.spool.look(self._entries.keys() | self._derivations)
+        self._retry_renewed()
+        sight = self.spool.look({*self._entries, *self._derivations, *self._settled})
         for path in sight.gone:
             self._derivations.discard(path)
+            self._aside.pop(path, None)
             if self._entries.pop(path, None) is not None:
                 self.ledger.forget(path)
         for entry in sorted(sight.entries, key=lambda entry: entry.queued_at):
@@ -125,6 +129,30 @@ class Queue:
         standing = self._standing(path, cache)
         return standing.tries if standing else 0
 
+    def retry(self, path: StorePath) -> None:
+        """Try *path* again where it was set aside."""
+        self._aside.pop(path, None)
+        for cache, standing in self._entries.get(path, {}).items():
+            if standing.state is State.SET_ASIDE:
+                self._keep(path, cache, Standing(moved(standing.state, Move.RETRY)))
+                self._wait(cache, path, 0.0)
+
+    def save(self) -> None:
+        """Commit what is remembered, and then let go of the links of what is settled.
+
+        In this order, so that whoever misses a link finds its end in the ledger.
+        """
+        self.ledger.save()
+        settled, self._settled = self._settled, []
+        for path in settled:
+            self.spool.remove(path)
+            self._emit(Settled(path.base_name))
+
+    def close(self) -> None:
+        """Save, and close the ledger."""
+        self.save()
+        self.ledger.close()
+
     def hurry(self) -> None:
         """Make what was postponed due now, as if it had not been tried."""
         for path, standings in self._entries.items():
@@ -156,15 +184,22 @@ class Queue:
             standings[cache] = standing
             if standing.state is State.WAITING:
                 self._wait(cache, path, standing.due_at)
+            elif standing.state is State.SET_ASIDE:
+                self._aside[path] = self.spool.queued_at(path)
         self._emit(Queued(path.base_name))
         self._settle_if_confirmed(path)
 
     def _settle_if_confirmed(self, path: StorePath) -> None:
         if all(each.state is State.CONFIRMED for each in self._entries[path].values()):
-            self.spool.remove(path)
             del self._entries[path]
             self.ledger.settle(path, self._clock())
-            self._emit(Settled(path.base_name))
+            self._settled.append(path)
+
+    def _retry_renewed(self) -> None:
+        """A link that was made anew is somebody's wish that its path be tried again."""
+        renewed = [path for path, at in self._aside.items() if self.spool.queued_at(path) != at]
+        for path in renewed:
+            self.retry(path)
 
     def _forget_unqueued(self) -> None:
         """Drop what is remembered of paths that left the folder while nobody looked."""
@@ -197,6 +232,7 @@ class Queue:
         standing = self._entries[path][cache]
         state = moved(standing.state, Move.SET_ASIDE)
         self._keep(path, cache, Standing(state, standing.tries + 1, 0.0, reason))
+        self._aside[path] = self.spool.queued_at(path)
         self._emit(PutAside(cache, path.base_name, reason))
 
     def _keep(self, path: StorePath, cache: str, standing: Standing) -> None:

@@ -43,16 +43,16 @@ class Spool:
 
     def prepare(self, gcroots: Path) -> None:
         """Make the folder, and see that Nix takes its links for roots."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _cannot("make the queue folder", self.folder, error) from error
         # Nix walks real folders below gcroots, and follows no link to a folder elsewhere.
         if not self.folder.resolve().is_relative_to(gcroots.resolve()):
             raise UsageError(
                 f"Nix would not keep what is queued in {self.folder}",
                 f"set directory in the section [queue] to a real folder below {gcroots}",
             )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _cannot("make the queue folder", self.folder, error) from error
 
     def look(self, known: Collection[StorePath] = ()) -> Sight:
         """Compare the folder with what is *known* of it."""
@@ -68,6 +68,10 @@ class Spool:
         sight.gone.extend(path for path in known if path.base_name not in names)
         return sight
 
+    def queued(self) -> list[Entry]:
+        """All entries; none where the folder was never made."""
+        return self.look().entries if self.folder.is_dir() else []
+
     def add(self, paths: Iterable[StorePath]) -> None:
         """Queue *paths*; one that is queued already stays so."""
         for path in paths:
@@ -77,6 +81,23 @@ class Spool:
                 continue
             except OSError as error:
                 raise _cannot(f"queue {path} in", self.folder, error) from error
+
+    def renew(self, path: StorePath) -> None:
+        """Make the link of *path* anew, which tells a daemon that set it aside to try again."""
+        beside = self.directory / f".{path.base_name}"
+        try:
+            beside.unlink(missing_ok=True)
+            beside.symlink_to(self._store_dir.render(path))
+            beside.replace(self._link(path))
+        except OSError as error:
+            raise _cannot(f"queue {path} in", self.folder, error) from error
+
+    def queued_at(self, path: StorePath) -> float | None:
+        """When the link of *path* was made, in seconds since the epoch; none if it is gone."""
+        try:
+            return self._link(path).lstat().st_mtime
+        except FileNotFoundError:
+            return None
 
     def holds(self, path: StorePath) -> bool:
         """Whether *path* is queued."""
@@ -106,7 +127,7 @@ class Spool:
 
 def _cannot(doing: str, folder: Path, error: OSError) -> NarpostError:
     reason = (error.strerror or str(error)).lower()
-    hint = "run this as the user that runs the daemon, mostly root: sudo narpost …"
-    return UsageError(
-        f"cannot {doing} {folder}: {reason}", hint if isinstance(error, PermissionError) else ""
-    )
+    hint = "move away what lies there, or set directory in the section [queue]"
+    if isinstance(error, PermissionError):
+        hint = "run this as the user that runs the daemon, mostly root: sudo narpost …"
+    return UsageError(f"cannot {doing} {folder}: {reason}", hint)

@@ -169,4 +169,7 @@ def _spawn(store_dir: StoreDir, stall_seconds: float) -> Connection:
             reason = said.read().decode(errors="replace").strip().removeprefix("error: ")
             if not reason:
                 raise
-            raise StoreUnreachable(f"nix-daemon --stdio failed: {reason}") from error
+            raise StoreUnreachable(
+                f"nix-daemon --stdio failed: {reason}",
+                "mend what it names; nix-daemon --stdio </dev/null says it again",
+            ) from error

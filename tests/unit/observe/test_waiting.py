@@ -129,7 +129,7 @@ def until_settled(
         steps.pop(0)()
 
     end = watch(spool, [HELLO, WORLD]).until_settled(
-        timeout_seconds, shown.append, sleep, lambda: now
+        timeout_seconds, shown.append, sleep=sleep, clock=lambda: now
     )
     return end, shown
 

@@ -25,6 +25,7 @@ from narpost.nix.narinfo import NarInfo
 from narpost.nix.path_info import PathInfo
 from narpost.nix.signing import PublicKey, SecretKey
 from narpost.nix.store_path import StoreDir, StorePath
+from narpost.push import pack, publish
 from narpost.push.compression import Compression
 from narpost.push.pack import Packer
 from narpost.push.publish import Publisher
@@ -93,10 +94,10 @@ class FaultyBucket(Bucket):
         return await super().get(key)
 
     async def put(self, key: str, body: bytes | Path, content_type: str) -> None:
-        """As any bucket, but for the fault; nothing here is so large that it comes as a file."""
-        assert isinstance(body, bytes)
-        fault = await self._begin(key, body)
-        await super().put(key, arrived(body, fault), content_type)
+        """As any bucket, but for the fault."""
+        data = read(body) if isinstance(body, Path) else body
+        fault = await self._begin(key, data)
+        await super().put(key, body if fault is None else arrived(data, fault), content_type)
         await self._end(fault)
 
     async def put_new(self, key: str, body: bytes, content_type: str) -> bool:
@@ -138,6 +139,11 @@ class FaultyBucket(Bucket):
         }
         if stored.get(narinfo.url) != narinfo.file_bytes or not promised <= stored.keys():
             self.broken_promises.append(narinfo.info.path.base_name)
+
+
+def read(file: Path) -> bytes:
+    """What is in a packed file."""
+    return file.read_bytes()
 
 
 def arrived(body: bytes, fault: Fault | None) -> bytes:
@@ -213,6 +219,8 @@ class Workshop:
                     while queue.has_work(TRIES) and not bucket.crashed.is_set():
                         changed.clear()
                         await first_of(running, changed, bucket.crashed)
+                if not bucket.crashed.is_set():
+                    queue.save()
             finally:
                 # As when a process ends: whatever is under way goes no further.
                 bucket.crashed.set()
@@ -443,14 +451,17 @@ def test_a_cache_for_another_store_is_refused(workshop: Workshop) -> None:
 
 
 @contextlib.contextmanager
-def workshop_of(graph: Graph, roots: Collection[StorePath]) -> Iterator[Workshop]:
-    """A workshop for one example, with *roots* queued."""
-    with tempfile.TemporaryDirectory() as folder:
+def workshop_of(graph: Graph, roots: Collection[StorePath], small_bytes: int) -> Iterator[Workshop]:
+    """A workshop for one example, with *roots* queued; what is not small is packed into files."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publish, "IN_MEMORY_BYTES", small_bytes)
         workshop = Workshop(Path(folder), FakeStore(graph))
         workshop.queue(*(graph[path] for path in roots))
         yield workshop
 
 
+# The NARs of a graph all have about the same size.
+smallness = st.sampled_from([0, pack.IN_MEMORY_BYTES])
 jobs = graphs().flatmap(lambda graph: st.tuples(st.just(graph), some_of(graph)))
 failures = st.dictionaries(
     st.integers(0, 30), st.sampled_from([Fault.FAIL, Fault.LOSE_ANSWER]), max_size=12
@@ -459,13 +470,13 @@ crashes = st.tuples(st.integers(0, 20), st.sampled_from([Fault.CRASH, Fault.CRAS
 
 
 @settings(max_examples=60, deadline=None)
-@given(jobs, failures)
+@given(jobs, smallness, failures)
 def test_nothing_is_visible_before_what_it_promises(
-    job: tuple[Graph, set[StorePath]], faults: dict[int, Fault]
+    job: tuple[Graph, set[StorePath]], small_bytes: int, faults: dict[int, Fault]
 ) -> None:
     """Whichever puts fail or lose their answer; in the end all is there, and nothing besides."""
     graph, roots = job
-    with workshop_of(graph, roots) as workshop:
+    with workshop_of(graph, roots, small_bytes) as workshop:
         bucket = workshop.work(faults)
 
         assert bucket.broken_promises == []
@@ -474,13 +485,16 @@ def test_nothing_is_visible_before_what_it_promises(
 
 
 @settings(max_examples=60, deadline=None)
-@given(jobs, failures, crashes)
+@given(jobs, smallness, failures, crashes)
 def test_a_new_worker_finishes_what_a_crash_has_left(
-    job: tuple[Graph, set[StorePath]], faults: dict[int, Fault], crash: tuple[int, Fault]
+    job: tuple[Graph, set[StorePath]],
+    small_bytes: int,
+    faults: dict[int, Fault],
+    crash: tuple[int, Fault],
 ) -> None:
     """Wherever the first one ends, no promise is broken, and no entry is lost."""
     graph, roots = job
-    with workshop_of(graph, roots) as workshop:
+    with workshop_of(graph, roots, small_bytes) as workshop:
         crashed = workshop.work(faults | dict([crash]))
         settled = roots - workshop.queued()
         visible = workshop.visible()

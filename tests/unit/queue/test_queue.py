@@ -111,7 +111,7 @@ def test_the_link_goes_when_the_cache_confirms(desk: Desk) -> None:
     was_held = desk.spool.holds(HELLO)
 
     queue.confirm("main", HELLO)
-    queue.ledger.save()
+    queue.save()
 
     assert was_held
     assert not desk.spool.holds(HELLO)
@@ -131,6 +131,7 @@ def test_the_link_goes_only_when_both_caches_have_confirmed(desk: Desk) -> None:
 
     queue.claim("slow", ALL)
     queue.confirm("slow", HELLO)
+    queue.save()
 
     assert is_held_between
     assert is_held_after_a_failure
@@ -318,6 +319,7 @@ def test_an_entry_that_every_cache_left_has_settles_at_once(desk: Desk) -> None:
     queue.confirm("main", HELLO)
 
     queue = desk.open_with(HELLO, caches=("main",))
+    queue.save()
 
     assert queue.left() == {}
     assert not desk.spool.holds(HELLO)
