@@ -16,6 +16,7 @@ demo: install
 test: $(DEV_PARTS)
 	@tools/need 'command -v nix-store' nix-bin
 	@tools/need --wanted 'command -v radosgw' ceph-mon ceph-osd radosgw
+	@tools/need --wanted 'command -v strace' strace
 	$(BIN)/pytest
 
 bench: $(DEV_PARTS)

@@ -1,0 +1,1 @@
+"""What we claim to be fast, beside others and beside the limit."""

@@ -6,7 +6,7 @@ obstore_alone.py FOLDER ENDPOINT BUCKET
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import obstore
@@ -15,8 +15,8 @@ from obstore.store import S3Store
 AT_ONCE = 64
 
 
-async def main(folder: Path, endpoint: str, bucket: str) -> None:
-    """NARs first and then narinfos, AT_ONCE at a time."""
+async def main(groups: Sequence[Mapping[str, bytes]], endpoint: str, bucket: str) -> None:
+    """One group of objects after another, AT_ONCE objects at a time."""
     store = S3Store(
         bucket,
         endpoint=endpoint,
@@ -26,13 +26,22 @@ async def main(folder: Path, endpoint: str, bucket: str) -> None:
         client_options={"allow_http": True},
     )
 
-    async def lane(files: Iterator[Path]) -> None:
-        for file in files:
-            await obstore.put_async(store, str(file.relative_to(folder)), file.read_bytes())
+    async def lane(objects: Iterator[tuple[str, bytes]]) -> None:
+        for key, body in objects:
+            await obstore.put_async(store, key, body)
 
-    for files in (iter([*folder.glob("nar/*")]), iter([*folder.glob("*.narinfo")])):
-        await asyncio.gather(*(lane(files) for _ in range(AT_ONCE)))
+    for group in groups:
+        objects = iter(group.items())
+        await asyncio.gather(*(lane(objects) for _ in range(AT_ONCE)))
+
+
+def read(folder: Path) -> list[dict[str, bytes]]:
+    """NARs first and then narinfos, as a cache has to be written."""
+    return [
+        {str(file.relative_to(folder)): file.read_bytes() for file in folder.glob(pattern)}
+        for pattern in ("nar/*", "*.narinfo")
+    ]
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), *sys.argv[2:]))
+    asyncio.run(main(read(Path(sys.argv[1])), *sys.argv[2:]))

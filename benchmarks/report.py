@@ -88,10 +88,13 @@ def page(rows: Sequence[Row], folder: Path) -> None:
     for row in rows:
         for number, figure in enumerate(row.figures):
             says, _, mark = figure.says.partition(" (")
-            work = "" if number else row.work
-            parts.append(
-                f"| {work} | {figure.value:.3g} {says} | {mark.rstrip(')')} | {_met(figure.is_met)} |"
+            cells = (
+                "" if number else row.work,
+                f"{figure.value:.3g} {says}",
+                mark.rstrip(")"),
+                _met(figure.is_met),
             )
+            parts.append(f"| {' | '.join(cells)} |")
     for number, row in enumerate(row for row in rows if len(row.runs) > 1):
         name = f"{number + 1}.svg"
         (charts / name).write_text(chart(row))

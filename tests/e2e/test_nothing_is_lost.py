@@ -97,6 +97,19 @@ def test_a_state_folder_deleted_while_the_daemon_works_is_not_missed(machine: Ma
     machine.assert_cache_keeps_its_promise()
 
 
+def test_a_queue_folder_deleted_while_the_daemon_works_is_made_again(machine: Machine) -> None:
+    """The hook finds it for the next build, and the daemon hears of that one."""
+    with machine.daemon():
+        machine.build(derivation("before"))
+        machine.wait_until_nothing_is_queued()
+        shutil.rmtree(machine.queue)
+        machine.wait_until(machine.queue.is_dir, "the queue folder is there again")
+        (after,) = machine.build(derivation("after"))
+        machine.wait_until(lambda: after in machine.posted(), "the next build is posted")
+
+    machine.assert_cache_keeps_its_promise()
+
+
 def test_a_ledger_of_another_kind_is_put_out_of_the_way(machine: Machine) -> None:
     """A file that is no database becomes `ledger.corrupt`, and all that waits is posted."""
     outputs = machine.build(*TEN)

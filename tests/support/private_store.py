@@ -136,6 +136,8 @@ class PrivateStore:
 
         If the tests are killed the kernel kills it too, by its parent death signal.
         """
+        # Else the first two connections would both make the database, and one would fail.
+        self.run("nix-store", "--init")
         log_path = self.folder / "nix-daemon.log"
         with log_path.open("wb") as log:
             process = subprocess.Popen(

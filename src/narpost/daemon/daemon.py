@@ -60,10 +60,11 @@ class Daemon:
             for path in only or ():
                 self._queue.retry(path)
             stopping = asyncio.create_task(stop.wait())
-            while self._queue.has_work(DRAIN_TRIES, only) and not _any_done([*running, stopping]):
+            while self._has_work(running, only) and not stopping.done():
                 self._changed.clear()
                 changed = asyncio.create_task(self._changed.wait())
-                await asyncio.wait({changed, stopping, *running}, return_when=FIRST_COMPLETED)
+                alive = [task for task in running if not task.done()]
+                await asyncio.wait({changed, stopping, *alive}, return_when=FIRST_COMPLETED)
                 changed.cancel()
             stopping.cancel()
         _raise_lasting(running)
@@ -92,12 +93,27 @@ class Daemon:
                 worker.close()
             self._lock.release()
 
+    def _has_work(
+        self, running: Sequence[asyncio.Task[None]], only: Collection[StorePath] | None
+    ) -> bool:
+        """Whether a worker that still runs has something to do; one that ended has given up."""
+        works, chores = running[: len(self._workers)], running[len(self._workers) :]
+        caches = {
+            worker.name
+            for worker, task in zip(self._workers, works, strict=True)
+            if not task.done()
+        }
+        return not _any_done(chores) and self._queue.has_work(DRAIN_TRIES, only, caches)
+
     async def _watch(self) -> None:
-        async for _ in changes(self._queue.spool.folder):
-            await self._intake.look()
-            for worker in self._workers:
-                worker.wake()
-            self._changed.set()
+        while True:
+            # Somebody may have deleted it; the hook needs it as much as we do.
+            self._queue.spool.make()
+            async for _ in changes(self._queue.spool.folder):
+                await self._intake.look()
+                for worker in self._workers:
+                    worker.wake()
+                self._changed.set()
 
     async def _save(self) -> None:
         while True:

@@ -28,5 +28,6 @@ def duration(seconds: float) -> str:
 
 
 def plain(text: str) -> str:
-    """*text* from somebody else, with nothing in it that a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "�" for letter in text)
+    """*text* from somebody else as one line, with nothing in it that a terminal would obey."""
+    line = " ".join(text.split("\n"))
+    return "".join(letter if letter.isprintable() else "�" for letter in line)

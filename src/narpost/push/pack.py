@@ -107,6 +107,7 @@ def pack_to_file(info: PathInfo, store: Store, compression: Compression, file: P
     """Pack a large path into *file*; the caller removes it, also after an error."""
     nar_hash, file_hash, file_bytes = hashlib.sha256(), hashlib.sha256(), 0
     stream = compression.start(_LARGE_THREADS).stream(info.nar_bytes)
+    file.parent.mkdir(parents=True, exist_ok=True)  # The state folder may be deleted at any time.
     with file.open("wb") as sink, store.nar(info) as chunks:
 
         def put(data: bytes) -> None:

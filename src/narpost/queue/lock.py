@@ -30,6 +30,8 @@ class DaemonLock:
             handle = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise self._cannot(error) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -40,7 +42,10 @@ class DaemonLock:
 
     def take(self, sleep: Callable[[float], None] = time.sleep) -> None:
         """Take the lock; where another daemon has it, that is a `UsageError`."""
-        handle = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            handle = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise self._cannot(error) from error
         # Those who ask whether it is held hold it themselves for an instant.
         for _ in range(int(_PATIENCE_SECONDS / _STEP_SECONDS)):
             try:
@@ -54,6 +59,12 @@ class DaemonLock:
         raise LockTaken(
             f"another narpost daemon works on the queue {self._file.parent}",
             "see it with: systemctl status narpost; two daemons need two queues",
+        )
+
+    def _cannot(self, error: OSError) -> UsageError:
+        return UsageError(
+            f"cannot open {self._file}: {(error.strerror or str(error)).lower()}",
+            "run this as the user that runs the daemon, mostly root: sudo narpost …",
         )
 
     def release(self) -> None:

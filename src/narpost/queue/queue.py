@@ -161,14 +161,23 @@ class Queue:
                     standings[cache] = Standing(moved(standing.state, Move.RETRY))
                     self._wait(cache, path, standings[cache].due_at)
 
-    def has_work(self, tries_limit: int, only: Collection[StorePath] | None = None) -> bool:
-        """Whether something is in hand, or waits and failed fewer times than *tries_limit*."""
+    def has_work(
+        self,
+        tries_limit: int,
+        only: Collection[StorePath] | None = None,
+        caches: Collection[str] | None = None,
+    ) -> bool:
+        """Whether something is in hand, or waits and failed fewer times than *tries_limit*.
+
+        *only* and *caches* say which entries and caches count; all do where they are not given.
+        """
         return any(
             standing.state is State.IN_HAND
             or (standing.state is State.WAITING and standing.tries < tries_limit)
             for path, standings in self._entries.items()
             if only is None or path in only
-            for standing in standings.values()
+            for cache, standing in standings.items()
+            if caches is None or cache in caches
         )
 
     def left(self, only: Collection[StorePath] | None = None) -> dict[StorePath, str]:

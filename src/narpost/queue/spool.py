@@ -49,6 +49,10 @@ class Spool:
                 f"Nix would not keep what is queued in {self.folder}",
                 f"set directory in the section [queue] to a real folder below {gcroots}",
             )
+        self.make()
+
+    def make(self) -> None:
+        """Make the folder, if it is not there."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -64,4 +64,4 @@ def test_plain_text_stays_as_it_is(text: str) -> None:
 
 def test_an_escape_is_shown_as_a_mark() -> None:
     """A name that would colour the terminal shows where it tried."""
-    assert plain("\x1b[31mred\n") == "�[31mred�"
+    assert plain("\x1b[31mred\nalert") == "�[31mred alert"
