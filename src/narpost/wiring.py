@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING
 
 from narpost.config import CacheConfig, Config
 from narpost.errors import UsageError
-from narpost.events import Bus
 from narpost.nix.signing import SecretKey
 from narpost.nix.store_url import StoreUrl
-from narpost.queue.ledger import Ledger
-from narpost.queue.lock import DaemonLock
-from narpost.queue.queue import Queue
 from narpost.queue.spool import Spool
-from narpost.store.local import LocalStore
 from narpost.store.place import Place
 
 if TYPE_CHECKING:
     from narpost.cache.binary_cache import BinaryCache
     from narpost.daemon.daemon import Daemon
+    from narpost.events import Bus
     from narpost.push.worker import Worker
+    from narpost.queue.queue import Queue
+    from narpost.store.local import LocalStore
 
 _OTHERS = 0o077
 
@@ -55,8 +53,10 @@ def key_warnings(config: Config) -> list[str]:
     ]
 
 
-def open_store(config: Config, place: Place) -> LocalStore:
+def open_store(config: Config, place: Place) -> "LocalStore":
     """This machine's store."""
+    from narpost.store.local import LocalStore
+
     return LocalStore.open(config.store, place)
 
 
@@ -84,10 +84,13 @@ def check_parameters(url: StoreUrl, place: Place) -> None:
     CacheInfo.from_parameters(place.store_dir, url.parameters)
 
 
-def build_daemon(config: Config, place: Place, bus: Bus, store: LocalStore) -> "Daemon":
+def build_daemon(config: Config, place: Place, bus: "Bus", store: "LocalStore") -> "Daemon":
     """A daemon over the configured queue and caches; keys and folders are checked here."""
     from narpost.daemon.daemon import Daemon
     from narpost.daemon.intake import Intake
+    from narpost.queue.ledger import Ledger
+    from narpost.queue.lock import DaemonLock
+    from narpost.queue.queue import Queue
 
     keys = [load_keys(cache) for cache in config.caches]
     spool = open_spool(config, place)
@@ -106,11 +109,11 @@ def build_daemon(config: Config, place: Place, bus: Bus, store: LocalStore) -> "
 def _build_worker(
     config: CacheConfig,
     keys: Sequence[SecretKey],
-    queue: Queue,
-    store: LocalStore,
+    queue: "Queue",
+    store: "LocalStore",
     state: Path,
     place: Place,
-    bus: Bus,
+    bus: "Bus",
 ) -> "Worker":
     from narpost.backoff import Backoff
     from narpost.push.compression import Compression

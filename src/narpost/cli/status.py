@@ -1,18 +1,15 @@
 """`narpost status`: the one picture of the queue and its caches."""
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from narpost import wiring
 from narpost.cli.options import config_option, load_config, this_place
-from narpost.observe.snapshot import Snapshot, take
-from narpost.observe.words import duration, plain, size
+from narpost.observe.snapshot import CachePicture, Snapshot, take
+from narpost.observe.words import columns, duration, plain, size
 from narpost.queue.ledger import Ledger
 from narpost.queue.lock import DaemonLock
 
@@ -39,36 +36,39 @@ def command(config_file: Path, as_json: bool) -> None:
             time.time(),
         )
     if as_json:
+        import json
+
         click.echo(json.dumps(dataclasses.asdict(snapshot), indent=2))
     else:
-        show(snapshot, Console())
+        show(snapshot)
 
 
-def show(snapshot: Snapshot, console: Console) -> None:
-    """Draw the picture for a person."""
+def show(snapshot: Snapshot) -> None:
+    """Write the picture for a person."""
     running = "is running" if snapshot.is_daemon_running else "is not running"
-    console.print(f"{_queue_line(snapshot)}; the daemon {running}")
-    table = Table("cache", "waiting", "retrying", "set aside", "posted today", "sent today")
-    for cache in snapshot.caches:
-        table.add_row(
-            f"{cache.name} ({cache.url})",
-            str(cache.waiting),
-            str(cache.retrying),
-            str(cache.set_aside),
-            f"{cache.posted_today} paths, {size(cache.nar_bytes_today)}",
-            size(cache.file_bytes_today),
-        )
-    console.print(table)
+    click.echo(f"{_queue_line(snapshot)}; the daemon {running}\n")
+    head = ("cache", "waiting", "retrying", "set aside", "posted today", "sent today", "url")
+    click.echo(columns([head, *map(_row, snapshot.caches)]))
     for failure in snapshot.failures[:FAILURES_SHOWN]:
-        console.print(
-            f"{failure.state} after {failure.tries} tries, {failure.cache}: {failure.path}: "
-            f"{plain(failure.reason)}",
-            markup=False,
-            highlight=False,
+        click.echo(
+            f"\n{failure.state} after {failure.tries} tries, {failure.cache}: {failure.path}\n"
+            f"  {plain(failure.reason)}"
         )
     more = len(snapshot.failures) - FAILURES_SHOWN
     if more > 0:
-        console.print(f"and {more} more: narpost status --json")
+        click.echo(f"\nand {more} more: narpost status --json")
+
+
+def _row(cache: CachePicture) -> tuple[str, ...]:
+    return (
+        cache.name,
+        str(cache.waiting),
+        str(cache.retrying),
+        str(cache.set_aside),
+        f"{cache.posted_today} paths, {size(cache.nar_bytes_today)}",
+        size(cache.file_bytes_today),
+        cache.url,
+    )
 
 
 def _queue_line(snapshot: Snapshot) -> str:

@@ -8,12 +8,13 @@ import base64
 import binascii
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Self
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from typing import TYPE_CHECKING, Self
 
 from narpost.errors import MalformedError
+
+# cryptography takes as long to import as all the rest: only what signs or verifies waits for it.
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 SEED_BYTES = 32
 PUBLIC_BYTES = 32
@@ -52,6 +53,9 @@ class PublicKey:
         return any(self._made(signature, fingerprint) for signature in signatures)
 
     def _made(self, signature: str, fingerprint: bytes) -> bool:
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
         name, _, digits = signature.partition(":")
         if name != self.name:
             return False
@@ -78,6 +82,8 @@ class SecretKey:
                 f"{name!r} cannot name a key",
                 "a key's name has no colon and no space, such as cache.example.org-1",
             )
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
         return cls(name, Ed25519PrivateKey.generate().private_bytes_raw())
 
     @classmethod
@@ -116,7 +122,9 @@ class SecretKey:
         return _render_named(self.name, self._private.sign(fingerprint))
 
     @property
-    def _private(self) -> Ed25519PrivateKey:
+    def _private(self) -> "Ed25519PrivateKey":
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
         return Ed25519PrivateKey.from_private_bytes(self.seed)
 
 

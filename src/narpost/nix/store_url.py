@@ -1,6 +1,5 @@
 """Store URLs as `nix copy --to` takes them: `s3://bucket?region=eu-west-1`, `file:///srv/cache`."""
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -65,6 +64,8 @@ class StoreUrl:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a word that nobody knows: the nearest known one, and all of them."""
+    import difflib
+
     ordered = sorted(known)
     close = difflib.get_close_matches(name, ordered, n=1)
     guess = f"did you mean {close[0]}? " if close else ""

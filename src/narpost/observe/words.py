@@ -1,5 +1,7 @@
 """Numbers and names as people read them."""
 
+from collections.abc import Sequence
+
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _MINUTE = 60
 _HOUR = 60 * _MINUTE
@@ -31,3 +33,12 @@ def plain(text: str) -> str:
     """*text* from somebody else as one line, with nothing in it that a terminal would obey."""
     line = " ".join(text.split("\n"))
     return "".join(letter if letter.isprintable() else "�" for letter in line)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """*rows* of cells, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

@@ -2,7 +2,6 @@
 
 import shlex
 import shutil
-from importlib.resources import files
 from pathlib import Path
 
 from narpost.queue.spool import FOLDER
@@ -10,7 +9,7 @@ from narpost.queue.spool import FOLDER
 
 def render_hook(directory: Path) -> str:
     """The script that queues in *directory*."""
-    text = (files(__package__) / "hook.sh").read_text()
+    text = Path(__file__).with_name("hook.sh").read_text()
     values = {
         "@queue@": str(directory / FOLDER),
         "@ln@": shutil.which("ln") or "/bin/ln",

@@ -9,7 +9,6 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,6 +18,7 @@ from narpost.nix.store_path import StorePath
 from narpost.queue.states import State
 
 FILE = "ledger.sqlite"
+_SCHEMA = Path(__file__).with_name("ledger.sql")
 HISTORY_SECONDS = 90 * 86400.0
 _BUSY_SECONDS = 10.0
 
@@ -174,7 +174,7 @@ class Ledger:
         try:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
-            database.executescript((files(__package__) / "ledger.sql").read_text())
+            database.executescript(_SCHEMA.read_text())
         except BaseException:
             database.close()
             raise
@@ -187,5 +187,5 @@ class Ledger:
             database.execute("SELECT count(*) FROM settled")
         except (sqlite3.DatabaseError, OSError):
             database = sqlite3.connect(":memory:", isolation_level=None)
-            database.executescript((files(__package__) / "ledger.sql").read_text())
+            database.executescript(_SCHEMA.read_text())
         return database
