@@ -65,7 +65,9 @@ def run(command: Sequence[str], environment: Mapping[str, str], log: str) -> Cos
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         with open(log, errors="replace") as said:  # noqa: PTH123 # as above
-            raise CommandFailed(f"{' '.join(command[:4])} …: {said.read()[-2000:]}")
+            raise CommandFailed(
+                f"{command[:4]} … ended with {process.returncode}: {said.read()[-2000:]}"
+            )
     return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 

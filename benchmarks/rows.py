@@ -243,7 +243,8 @@ class Bench:
             time.sleep(3)
             before = wake_ups(process.pid)
             time.sleep(IDLE_SECONDS)
-            woken = wake_ups(process.pid) - before
+            after = wake_ups(process.pid)
+            woken = sum(after[thread] - before.get(thread, 0) for thread in after)
             resident = resident_bytes(process.pid)
         finally:
             process.terminate()
@@ -357,11 +358,14 @@ def folder_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def wake_ups(process: int) -> int:
-    """How often the threads of *process* have been woken, ever."""
-    statuses = Path(f"/proc/{process}/task").glob("*/status")
-    lines = [line for status in statuses for line in status.read_text().split("\n")]
-    return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt"))
+def wake_ups(process: int) -> dict[str, int]:
+    """How often each thread of *process* has been woken, ever."""
+    counts: dict[str, int] = {}
+    for status in Path(f"/proc/{process}/task").glob("*/status"):
+        for line in status.read_text().split("\n"):
+            if line.startswith("voluntary_ctxt"):
+                counts[status.parent.name] = int(line.split()[1])
+    return counts
 
 
 def resident_bytes(process: int) -> int:

@@ -285,7 +285,7 @@ def test_credentials_outlast_the_reserve_of_the_library(
     write_credentials(aws_home, {"default": s3_bucket.server})
     begun = datetime.now(UTC)
 
-    given = asyncio.run(asked(aws.Credentials(None)))
+    given = asyncio.run(asked(aws.Credentials(None, {})))
 
     assert given is not None
     assert given >= begun + LIBRARY_RESERVE + timedelta(minutes=1)

@@ -17,7 +17,7 @@ from narpost.nix.hashes import Hash
 from narpost.nix.path_info import PathInfo
 from narpost.nix.store_path import StoreDir, StorePath
 from narpost.push.compression import Compression
-from narpost.push.pack import pack_in_memory
+from narpost.push.pack import Packed, pack_in_memory
 from narpost.store.connection import Connection
 from narpost.store.local import LocalStore
 from support.nix_processes import children, kill, serving
@@ -30,6 +30,14 @@ WAIT_SECONDS = 10.0
 LARGE = derivation("large", "mkdir $out; head -c 9000000 /dev/urandom > $out/file")
 CLIENT_MAGIC, DAEMON_MAGIC = 0x6E697863, 0x6478696F
 AS_REGISTERED = Compression("none", 0).start()
+
+
+def packed_alone(info: PathInfo, store: LocalStore) -> Packed:
+    """One path, packed as it is; its error is raised."""
+    [result] = pack_in_memory([info], store, AS_REGISTERED)
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 @pytest.fixture(params=WAYS)
@@ -467,8 +475,8 @@ def test_a_path_that_was_changed_is_corrupt(
     corrupted(private_store, harmed, harm)
 
     with pytest.raises(PathCorrupt, match=info.path.base_name) as raised:
-        pack_in_memory(info, store, AS_REGISTERED)
-    packed = [pack_in_memory(other, store, AS_REGISTERED) for _ in range(3)]
+        packed_alone(info, store)
+    packed = [packed_alone(other, store) for _ in range(3)]
 
     assert f"nix-store --repair-path {harmed}" in raised.value.hint
     assert [each.file_hash for each in packed] == [other.nar_hash] * 3
@@ -487,8 +495,8 @@ def test_a_path_that_has_too_few_bytes_ends_in_time(
         info, other = info_of(store, harmed), info_of(store, whole)
         corrupted(private_store, harmed, harm)
         with pytest.raises(PathCorrupt):
-            pack_in_memory(info, store, AS_REGISTERED)
-        packed = [pack_in_memory(other, store, AS_REGISTERED) for _ in range(3)]
+            packed_alone(info, store)
+        packed = [packed_alone(other, store) for _ in range(3)]
 
         assert [each.file_hash for each in packed] == [other.nar_hash] * 3
         assert info_of(store, whole) == other

@@ -1,7 +1,7 @@
 """A store in memory that keeps the promise of `Store`, and graphs of paths to put into it."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from hypothesis import strategies as st
@@ -50,6 +50,12 @@ class FakeStore:
         """The bytes on disk, in pieces, up to the size that was registered."""
         data = self._on_disk[info.path][: info.nar_bytes]
         yield (data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES))
+
+    def nars(self, infos: Sequence[PathInfo]) -> Generator[bytes]:
+        """Each whole, up to the size that was registered."""
+        for info in infos:
+            with self.nar(info) as chunks:
+                yield b"".join(chunks)
 
 
 def closure(graph: Graph, paths: Iterable[StorePath]) -> dict[StorePath, PathInfo]:

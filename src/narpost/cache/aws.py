@@ -21,12 +21,19 @@ _TRUSTED_FOR = timedelta(minutes=10)
 class Credentials:
     """The credentials of *profile*, or of the default chain; called anew when they may be stale."""
 
-    def __init__(self, profile: str | None) -> None:
+    def __init__(self, profile: str | None, environment: Mapping[str, str]) -> None:
         self._profile = profile
+        # The chain begins with these two, unless a profile is named: no need to ask boto3 then.
+        self._key = environment.get("AWS_ACCESS_KEY_ID")
+        self._secret = environment.get("AWS_SECRET_ACCESS_KEY")
+        self._token = environment.get("AWS_SESSION_TOKEN")
+        self._region = environment.get("AWS_DEFAULT_REGION")
 
     @property
     def region(self) -> str | None:
         """The region that profile or environment name."""
+        if self._region and self._profile is None:
+            return self._region
         with _translated():
             region: str | None = self._session.region_name
             return region
@@ -39,9 +46,16 @@ class Credentials:
 
     def check(self) -> None:
         """See that there are any; none is `CacheRefused`."""
-        _ = self._found
+        self._fetch()
 
     def _fetch(self) -> "S3Credential":
+        if self._key and self._secret and self._profile is None:
+            return {
+                "access_key_id": self._key,
+                "secret_access_key": self._secret,
+                "token": self._token,
+                "expires_at": None,
+            }
         with _translated():
             frozen = self._found.get_frozen_credentials()
         return {

@@ -5,6 +5,7 @@ a failure or a time-out is an error.
 """
 
 import asyncio
+import os
 import re
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
@@ -301,7 +302,7 @@ def _open_folder(url: StoreUrl) -> Bucket:
 
 def _open_s3(url: StoreUrl) -> Bucket:
     parameters = url.parameters
-    credentials = aws.Credentials(parameters.get("profile"))
+    credentials = aws.Credentials(parameters.get("profile"), os.environ)
     credentials.check()
     endpoint = aws.endpoint(parameters)
     options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}

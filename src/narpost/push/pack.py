@@ -84,21 +84,30 @@ class Packer:
         self._large_threads.shutdown()
 
     def _pack_each(self, infos: Sequence[PathInfo]) -> list[Packed | Exception]:
-        compressor = self._compression.start()
-        results: list[Packed | Exception] = []
-        for info in infos:
-            try:
-                results.append(pack_in_memory(info, self._store, compressor))
-            except Exception as error:  # Each path has its own fate; its caller sees to it.
-                results.append(error)
-        return results
+        return pack_in_memory(infos, self._store, self._compression.start())
 
 
-def pack_in_memory(info: PathInfo, store: Store, compressor: Compressor) -> Packed:
-    """Pack a small path; bytes that are not those that Nix registered are `PathCorrupt`."""
-    with store.nar(info) as chunks:
-        nar = b"".join(chunks)
-        _check(info, store, hashlib.sha256(nar).digest())
+def pack_in_memory(
+    infos: Sequence[PathInfo], store: Store, compressor: Compressor
+) -> list[Packed | Exception]:
+    """Pack small paths; each has its own result or error, such as `PathCorrupt`."""
+    results: list[Packed | Exception] = []
+    while len(results) < len(infos):
+        rest = infos[len(results) :]
+        nars = store.nars(rest)
+        try:
+            for info in rest:
+                results.append(_pack_whole(info, next(nars), store, compressor))
+            next(nars, None)  # To its end, which lets the store use the connection again.
+        except Exception as error:  # It is this path's alone; the stream has to begin anew.
+            results.append(error)
+        finally:
+            nars.close()
+    return results
+
+
+def _pack_whole(info: PathInfo, nar: bytes, store: Store, compressor: Compressor) -> Packed:
+    _check(info, store, hashlib.sha256(nar).digest())
     body = compressor.whole(nar)
     return Packed(info, body, Hash.sha256(hashlib.sha256(body).digest()), len(body))
 
@@ -124,7 +133,7 @@ def pack_to_file(info: PathInfo, store: Store, compression: Compression, file: P
 
 
 def _check(info: PathInfo, store: Store, digest: bytes) -> None:
-    """Inside of the NAR's context: a connection that sent other bytes is not used again."""
+    """Before the NAR's end is used: a connection that sent other bytes is not used again."""
     if digest != info.nar_hash.digest:
         raise PathCorrupt(
             f"{info.path} is not what Nix registered: its hash is "

@@ -7,7 +7,7 @@ has 1.34); newer daemons come down to us.
 
 import re
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from enum import IntEnum
 
 from narpost.errors import MalformedError, PathCorrupt, StoreRefused, StoreUnreachable
@@ -22,6 +22,7 @@ _OFFERED = (1, 35)
 _OLDEST = (1, 34)
 # Requests sent before their answers are read: few enough for the daemon's socket buffer.
 _IN_FLIGHT = 128
+_NARS_AHEAD = 4
 
 # A NAR that is over leaves its connection silent; after this time we ask whether it is.
 SILENCE_SECONDS = 2.0
@@ -115,6 +116,22 @@ class Connection:
         known = [(wire.read_string(), wire.read_string()) for _ in range(wire.read_number())]
         return [self._parse(path) for _name, path in known if path]
 
+    def nars(self, infos: Sequence[PathInfo]) -> Generator[bytes]:
+        """The NARs of small paths, each whole; the next are asked for before they are wanted.
+
+        So the daemon reads one while the caller works on another. What `nar` says of NARs that
+        are longer or shorter than registered holds for each, and then for all that follow.
+        """
+        for info in infos[:_NARS_AHEAD]:
+            self._request(Operation.NAR_FROM_PATH, info.path)
+        self._wire.flush()
+        for number, info in enumerate(infos):
+            if number + _NARS_AHEAD < len(infos):
+                self._request(Operation.NAR_FROM_PATH, infos[number + _NARS_AHEAD].path)
+                self._wire.flush()
+            self._listen()
+            yield b"".join(self._read_nar(info.path, info.nar_bytes, number + 1 == len(infos)))
+
     def nar(self, path: StorePath, nar_bytes: int) -> Iterator[bytes]:
         """The first *nar_bytes* of the path's NAR, in large chunks.
 
@@ -124,6 +141,9 @@ class Connection:
         """
         self._request(Operation.NAR_FROM_PATH, path)
         self._ask()
+        yield from self._read_nar(path, nar_bytes, is_last=True)
+
+    def _read_nar(self, path: StorePath, nar_bytes: int, is_last: bool) -> Iterator[bytes]:
         self.is_whole = False
         tail = b""
         try:
@@ -137,7 +157,7 @@ class Connection:
                 f"{path} is not what Nix registered: it is shorter",
                 f"repair it with: nix-store --repair-path {self._store_dir.render(path)}",
             ) from error
-        self.is_whole = not self._wire.has_hung_up
+        self.is_whole = is_last and not self._wire.has_hung_up
 
     def is_idle(self) -> bool:
         """Whether the daemon is still there, and has nothing to say."""

@@ -10,7 +10,7 @@ import struct
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -68,6 +68,11 @@ class LocalStore:
         """The path's NAR; an error inside of the context gives the connection up."""
         with self._lease() as connection:
             yield connection.nar(info.path, info.nar_bytes)
+
+    def nars(self, infos: Sequence[PathInfo]) -> Generator[bytes]:
+        """The NARs of small paths; one who stops before the end gives the connection up."""
+        with self._lease() as connection:
+            yield from connection.nars(infos)
 
     def close(self) -> None:
         """Hang up all connections that are not in use."""

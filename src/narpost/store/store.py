@@ -1,6 +1,6 @@
 """What the rest of narpost needs of a Nix store."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -34,4 +34,11 @@ class Store(Protocol):
 
         Whoever reads it compares the hash. An error raised inside of the context tells the
         store that these were not the bytes that it had promised.
+        """
+
+    def nars(self, infos: Sequence[PathInfo]) -> Generator[bytes]:
+        """The NARs of small paths, each whole, cut at its registered size.
+
+        Whoever reads them compares the hash. After a wrong one, or an error, the rest is not to
+        be read: begin anew with those that follow.
         """
