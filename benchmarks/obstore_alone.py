@@ -45,3 +45,5 @@ def read(folder: Path) -> list[dict[str, bytes]]:
 
 if __name__ == "__main__":
     asyncio.run(main(read(Path(sys.argv[1])), *sys.argv[2:]))
+    # A thread of the library that still runs would abort an interpreter that is taken down.
+    os._exit(0)
