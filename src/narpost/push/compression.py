@@ -14,6 +14,7 @@ from narpost.nix.cache_names import NAR_EXTENSIONS
 from narpost.nix.store_url import nearest
 
 DEFAULT = "zstd"
+_NO_LEVEL = "-1"
 _LEVELS: Mapping[str, tuple[int, int, int]] = {
     # lowest, default, highest
     "zstd": (1, 3, 22),
@@ -22,6 +23,13 @@ _LEVELS: Mapping[str, tuple[int, int, int]] = {
     "gzip": (1, 6, 9),
     "none": (0, 0, 0),
 }
+# What zstd's default is, up to which size of NAR: little is gained by more on what is small, and
+# all that a cache stores for years is worth more on what is large (docs/decisions/0005).
+_ZSTD_BY_SIZE = ((64 << 10, 3), (4 << 20, 6))
+_ZSTD_LARGE = 10
+# Content that level 1 makes no smaller than this is sent at that level.
+_DENSE = 0.98
+
 # zlib: a window of 32 KiB, with a gzip header around it.
 _GZIP_WINDOW = 15 + 16
 
@@ -38,10 +46,10 @@ class Stream(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Compression:
-    """A format by Nix's name for it, and its level."""
+    """A format by Nix's name for it, and its level; without one, what suits the content."""
 
     name: str = DEFAULT
-    level: int = _LEVELS[DEFAULT][1]
+    level: int | None = None
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> Self:
@@ -51,21 +59,28 @@ class Compression:
             raise UsageError(
                 f"{name!r} is not a compression that narpost has", nearest(name, NAR_EXTENSIONS)
             )
-        lowest, default, highest = _LEVELS[name]
-        text = parameters.get("compression-level", str(default))
-        try:
-            level = int(text)
-        except ValueError:
-            level = lowest - 1
+        text = parameters.get("compression-level", _NO_LEVEL)
         # Nix writes -1 for the format's default.
-        if text == "-1":
-            level = default
+        if text == _NO_LEVEL:
+            return cls(name)
+        lowest, _, highest = _LEVELS[name]
+        level = int(text) if text.isascii() and text.isdecimal() else lowest - 1
         if not lowest <= level <= highest:
             raise UsageError(
                 f"{text!r} is not a compression-level of {name}",
                 f"give a number from {lowest} to {highest}",
             )
         return cls(name, level)
+
+    def level_for(self, size: int, sample: bytes = b"") -> int:
+        """The level for a NAR of *size* bytes that begins with *sample*."""
+        if self.level is not None:
+            return self.level
+        if self.name != "zstd":
+            return _LEVELS[self.name][1]
+        if sample and len(zstandard.compress(sample, 1)) > _DENSE * len(sample):
+            return 1
+        return next((level for limit, level in _ZSTD_BY_SIZE if size <= limit), _ZSTD_LARGE)
 
     def start(self, threads: int = 0) -> "Compressor":
         """What compresses, for one thread; zstd takes *threads* of its own beside it."""
@@ -76,32 +91,36 @@ class Compressor:
     """Compresses one thing after another, keeping what is costly to make."""
 
     def __init__(self, compression: Compression, threads: int) -> None:
-        self._name = compression.name
-        self._level = compression.level
-        self._zstd = zstandard.ZstdCompressor(
-            level=self._level if self._name == "zstd" else 1, threads=threads
-        )
+        self._compression = compression
+        self._threads = threads
+        self._zstd: dict[int, zstandard.ZstdCompressor] = {}
 
     def whole(self, data: bytes) -> bytes:
         """*data*, compressed at one go."""
-        if self._name == "zstd":
-            return self._zstd.compress(data)
+        if self._compression.name == "zstd":
+            return self._zstd_at(self._compression.level_for(len(data))).compress(data)
         stream = self.stream(len(data))
         return stream.compress(data) + stream.flush()
 
-    def stream(self, size: int) -> Stream:
-        """A stream for *size* bytes."""
-        match self._name:
+    def stream(self, size: int, sample: bytes = b"") -> Stream:
+        """A stream for *size* bytes that begin with *sample*."""
+        level = self._compression.level_for(size, sample)
+        match self._compression.name:
             case "zstd":
-                return self._zstd.compressobj(size=size)
+                return self._zstd_at(level).compressobj(size=size)
             case "xz":
-                return lzma.LZMACompressor(preset=self._level)
+                return lzma.LZMACompressor(preset=level)
             case "bzip2":
-                return bz2.BZ2Compressor(self._level)
+                return bz2.BZ2Compressor(level)
             case "gzip":
-                return zlib.compressobj(self._level, wbits=_GZIP_WINDOW)
+                return zlib.compressobj(level, wbits=_GZIP_WINDOW)
             case _:
                 return _Stored()
+
+    def _zstd_at(self, level: int) -> zstandard.ZstdCompressor:
+        if level not in self._zstd:
+            self._zstd[level] = zstandard.ZstdCompressor(level=level, threads=self._threads)
+        return self._zstd[level]
 
 
 class _Stored:

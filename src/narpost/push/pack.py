@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from narpost.errors import PathCorrupt, UsageError
+from narpost.errors import Passing, PathCorrupt, UsageError
 from narpost.nix.cache_names import NAR_EXTENSIONS
 from narpost.nix.hashes import Hash
 from narpost.nix.path_info import PathInfo
@@ -22,6 +22,7 @@ from narpost.store.store import Store
 
 # A path whose NAR is larger goes to a file.
 IN_MEMORY_BYTES = 4 << 20
+# One is packed while another is sent: two at once would take twice the memory, and gain nothing.
 LARGE_AT_ONCE = 2
 _LARGE_THREADS = 2
 
@@ -45,7 +46,7 @@ class Packer:
         self._folder = folder
         self._numbers = itertools.count()
         self._small_thread = ThreadPoolExecutor(1, "pack-small")
-        self._large_threads = ThreadPoolExecutor(LARGE_AT_ONCE, "pack-large")
+        self._large_thread = ThreadPoolExecutor(1, "pack-large")
 
     def prepare(self) -> None:
         """Make the folder, and clear away what a crash has left there."""
@@ -72,8 +73,14 @@ class Packer:
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(
-                self._large_threads, pack_to_file, info, self._store, self._compression, file
+                self._large_thread, pack_to_file, info, self._store, self._compression, file
             )
+        except OSError as error:
+            file.unlink(missing_ok=True)
+            raise Passing(
+                f"cannot write to {self._folder}: {(error.strerror or str(error)).lower()}",
+                "make room there, or set state in the section [queue] to a larger disk",
+            ) from error
         except BaseException:
             file.unlink(missing_ok=True)
             raise
@@ -81,7 +88,7 @@ class Packer:
     def close(self) -> None:
         """Let the threads end."""
         self._small_thread.shutdown()
-        self._large_threads.shutdown()
+        self._large_thread.shutdown()
 
     def _pack_each(self, infos: Sequence[PathInfo]) -> list[Packed | Exception]:
         return pack_in_memory(infos, self._store, self._compression.start())
@@ -115,7 +122,7 @@ def _pack_whole(info: PathInfo, nar: bytes, store: Store, compressor: Compressor
 def pack_to_file(info: PathInfo, store: Store, compression: Compression, file: Path) -> Packed:
     """Pack a large path into *file*; the caller removes it, also after an error."""
     nar_hash, file_hash, file_bytes = hashlib.sha256(), hashlib.sha256(), 0
-    stream = compression.start(_LARGE_THREADS).stream(info.nar_bytes)
+    compressor = compression.start(_LARGE_THREADS)
     file.parent.mkdir(parents=True, exist_ok=True)  # The state folder may be deleted at any time.
     with file.open("wb") as sink, store.nar(info) as chunks:
 
@@ -124,7 +131,9 @@ def pack_to_file(info: PathInfo, store: Store, compression: Compression, file: P
             file_hash.update(data)
             file_bytes += sink.write(data)
 
-        for chunk in chunks:
+        first = next(chunks, b"")
+        stream = compressor.stream(info.nar_bytes, first)
+        for chunk in itertools.chain([first], chunks):
             nar_hash.update(chunk)
             put(stream.compress(chunk))
         put(stream.flush())

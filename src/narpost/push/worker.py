@@ -30,8 +30,9 @@ from narpost.push.publish import Publisher
 from narpost.queue.queue import Queue
 from narpost.store.store import Store
 
-BATCH = 1024
-IN_HAND = 2048
+# Large, since presence of many is asked for at once more cheaply.
+BATCH = 10_000
+IN_HAND = 20_000
 # What the cache was seen to hold is asked again after this time: another may have deleted it.
 SEEN_SECONDS = 3600.0
 

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import random
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -116,3 +117,17 @@ def test_a_parameter_that_means_nothing_is_refused(
 
     assert error in caught.value.message
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(("size", "level"), [(1000, 3), (1 << 20, 6), (1 << 30, 10)])
+def test_the_default_level_rises_with_what_there_is_to_gain(size: int, level: int) -> None:
+    """A small NAR gains nothing by a high level, and a large one is stored for years."""
+    assert Compression().level_for(size, b"text " * 1000) == level
+
+
+def test_content_that_does_not_compress_gets_a_cheap_level() -> None:
+    """It is known by how it begins; a level that somebody has set is kept."""
+    dense = random.Random(1).randbytes(100_000)
+
+    assert Compression().level_for(1 << 30, dense) == 1
+    assert Compression("zstd", 9).level_for(1 << 30, dense) == 9
