@@ -99,7 +99,8 @@ def page(rows: Sequence[Row], folder: Path) -> None:
         name = f"{number + 1}.svg"
         (charts / name).write_text(chart(row))
         parts += ["", f"![{row.work}](charts/{name})"]
-    (folder / "benchmarks.md").write_text("\n".join(parts) + "\n")
+    limits = Path(__file__).with_name("limits.md").read_text()
+    (folder / "benchmarks.md").write_text("\n".join(parts) + f"\n\n{limits}")
 
 
 def chart(row: Row) -> str:
