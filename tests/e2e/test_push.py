@@ -121,6 +121,18 @@ def test_a_push_to_a_url_works_beside_the_daemon(machine: Machine) -> None:
     machine.assert_cache_keeps_its_promise("other")
 
 
+def test_a_push_to_a_url_clears_what_a_killed_one_has_left(machine: Machine) -> None:
+    """Its private queue would keep its paths from garbage collection for ever."""
+    path = machine.add("note", "pushed")
+    abandoned = machine.directory / "to-4194305" / "queue"  # No process has so high a number.
+    abandoned.mkdir(parents=True)
+    (abandoned / Path(path).name).symlink_to(path)
+
+    machine.narpost("push", "--to", f"file://{machine.cache}?secret-key={machine.secret_key}", path)
+
+    assert not abandoned.parent.exists()
+
+
 def test_pushes_at_once_without_a_daemon_are_all_posted(machine: Machine) -> None:
     """Five pushes in parallel, of five paths: each ends well, and each path is there."""
     paths = build_unqueued(machine, *(derivation(f"build-{number}") for number in range(5)))

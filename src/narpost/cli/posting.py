@@ -29,6 +29,8 @@ from narpost.store.local import LocalStore
 from narpost.store.place import Place
 from narpost.store.store import Store
 
+_PRIVATE = "to-"
+
 
 def post(texts: Iterable[str], config_file: Path, url: str | None, unsigned: bool) -> int:
     """Queue the paths that *texts* name, and see them posted; gives the exit code."""
@@ -121,7 +123,8 @@ def _with_cache(config_file: Path, place: Place, url: str, unsigned: bool) -> Co
 @contextlib.contextmanager
 def _private_queue(config: Config) -> Iterator[Config]:
     """*config* with a queue for this command alone, beside the configured one."""
-    name = f"to-{os.getpid()}"
+    _clear_abandoned(config)
+    name = f"{_PRIVATE}{os.getpid()}"
     private = dataclasses.replace(
         config, directory=config.directory / name, state=config.state / name
     )
@@ -130,3 +133,12 @@ def _private_queue(config: Config) -> Iterator[Config]:
     finally:
         shutil.rmtree(private.directory, ignore_errors=True)
         shutil.rmtree(private.state, ignore_errors=True)
+
+
+def _clear_abandoned(config: Config) -> None:
+    """Let go of what a command that was killed had queued for itself."""
+    for parent in (config.directory, config.state):
+        for folder in parent.glob(f"{_PRIVATE}*"):
+            process = folder.name.removeprefix(_PRIVATE)
+            if not Path("/proc", process).exists():
+                shutil.rmtree(folder, ignore_errors=True)

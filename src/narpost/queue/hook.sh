@@ -8,8 +8,8 @@ ln=@ln@
 nix_store=@nix_store@
 
 trap "" PIPE # nobody may be left to hear of a failure
-set -f      # a path is never a pattern
-IFS=' '     # OUT_PATHS is separated by spaces, and by nothing else
+set -f       # a path is never a pattern
+IFS=' '      # OUT_PATHS is separated by spaces, and by nothing else
 
 if [ -z "$OUT_PATHS" ] && [ -n "$DRV_PATH" ]; then
     # Nix 2.8.0 leaves OUT_PATHS empty (nix#6446), and a root on the derivation alone does not
