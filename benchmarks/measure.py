@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -53,9 +54,9 @@ class Runs:
         }
 
 
-def run(command: Sequence[str], environment: Mapping[str, str], log: str) -> Cost:
+def run(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Cost:
     """Run *command* to its end; what it writes goes to the file *log*."""
-    with open(log, "wb") as sink:  # noqa: PTH123 # a plain name is all that is needed
+    with log.open("wb") as sink:
         begun = time.perf_counter()
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink
@@ -64,10 +65,8 @@ def run(command: Sequence[str], environment: Mapping[str, str], log: str) -> Cos
         seconds = time.perf_counter() - begun
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        with open(log, errors="replace") as said:  # noqa: PTH123 # as above
-            raise CommandFailed(
-                f"{command[:4]} … ended with {process.returncode}: {said.read()[-2000:]}"
-            )
+        said = log.read_text(errors="replace")[-2000:]
+        raise CommandFailed(f"{command[:4]} … ended with {process.returncode}: {said}")
     return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 

@@ -23,6 +23,8 @@ OURS, PEER, PARALLEL = "narpost", "nix copy", "nix copy, parallel-compression"
 FEW = 60
 PLANNED_PATHS = 10_000
 PLANNED_MISSING = 10
+# Until a daemon that was just started has come to rest.
+SETTLE_SECONDS = 3
 IDLE_SECONDS = 20
 MIB = 1 << 20
 
@@ -55,7 +57,7 @@ class Bench:
         self._nix = PrivateStore.create(folder / "nix")
         self._samples = Samples(self._nix, folder)
         self._folders = Folders(folder)
-        self._log = str(folder / "log")
+        self._log = folder / "log"
 
     def hook(self) -> Row:
         """The hook, per call."""
@@ -240,7 +242,7 @@ class Bench:
         environment = self._nix.environment() | {"NARPOST_CONFIG": str(config)}
         process = subprocess.Popen([NARPOST, "daemon"], env=environment, stderr=subprocess.DEVNULL)
         try:
-            time.sleep(3)
+            time.sleep(SETTLE_SECONDS)
             before = wake_ups(process.pid)
             time.sleep(IDLE_SECONDS)
             after = wake_ups(process.pid)

@@ -75,6 +75,9 @@ def _run() -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return SOME_FAILED
-    except Exception:  # A mistake of ours: the trace is what a report needs.
-        traceback.print_exc()
+    except Exception as error:  # The edge: a mistake of ours is told like any other error.
+        if os.environ.get("NARPOST_DEBUG"):
+            traceback.print_exc()
+        message = f"narpost itself failed: {type(error).__name__}: {error}"
+        say_error(NarpostError(message, "report it, with what NARPOST_DEBUG=1 shows"))
         return SOME_FAILED
