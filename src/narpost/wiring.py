@@ -18,6 +18,7 @@ from narpost.store.place import Place
 
 if TYPE_CHECKING:
     from narpost.cache.binary_cache import BinaryCache
+    from narpost.cache.bucket import Bucket
     from narpost.daemon.daemon import Daemon
     from narpost.events import Bus
     from narpost.push.worker import Worker
@@ -68,11 +69,21 @@ def open_spool(config: Config, place: Place) -> Spool:
 def open_cache(config: CacheConfig, place: Place) -> "BinaryCache":
     """The cache that *config* names."""
     from narpost.cache.binary_cache import BinaryCache
-    from narpost.cache.bucket import open_bucket
     from narpost.nix.cache_info import CacheInfo
 
     info = CacheInfo.from_parameters(place.store_dir, config.url.parameters)
     return BinaryCache(open_bucket(config.url), info)
+
+
+def open_bucket(url: StoreUrl) -> "Bucket":
+    """The bucket or folder that *url* names."""
+    if url.scheme == "file":
+        from narpost.cache.folder import open_folder
+
+        return open_folder(url)
+    from narpost.cache.object_store import open_s3
+
+    return open_s3(url)
 
 
 def check_parameters(url: StoreUrl, place: Place) -> None:

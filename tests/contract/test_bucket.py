@@ -12,9 +12,11 @@ import obstore
 import pytest
 from obstore.store import MemoryStore
 
-from narpost.cache.bucket import Bucket, open_bucket
+from narpost.cache.bucket import Bucket
+from narpost.cache.object_store import ObjectBucket
 from narpost.errors import CacheUnreachable, NarpostError
 from narpost.nix.store_url import StoreUrl
+from narpost.wiring import open_bucket
 from support.s3 import S3Bucket, credentials
 
 T = TypeVar("T")
@@ -77,7 +79,7 @@ def memory_body() -> Body:
     def content_type(key: str) -> str | None:
         return obstore.get(store, key).attributes.get("Content-Type")
 
-    return Body(Bucket(store, "memory"), keys, content_type)
+    return Body(ObjectBucket(store, "memory"), keys, content_type)
 
 
 def large_file(folder: Path) -> Path:

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from narpost.cache import aws
-from narpost.cache.bucket import Bucket, open_bucket
+from narpost.cache.bucket import Bucket
 from narpost.errors import CacheRefused, CacheUnreachable, NarpostError, UsageError
 from narpost.nix.store_url import StoreUrl
+from narpost.wiring import open_bucket
 from support import private_store as private_stores
 from support.machine import Done, Machine
 from support.private_store import NixFailed, PrivateStore, derivation

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from obstore.store import MemoryStore
 
-from narpost.cache.bucket import Bucket
+from narpost.cache.object_store import ObjectBucket
 from narpost.errors import CacheUnreachable
 
 
@@ -21,7 +21,7 @@ class Write:
     before: frozenset[str]
 
 
-class RecordingBucket(Bucket):
+class RecordingBucket(ObjectBucket):
     """Keeps the promise of `Bucket`; *writes* are in the order in which they were done.
 
     Each takes a number of turns of the loop that *seed* decides, so that writes which nothing

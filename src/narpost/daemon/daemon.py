@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from asyncio import FIRST_COMPLETED
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ class Daemon:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Post until *stop* is set; then let what is in hand come to its end."""
-        async with self._at_work(tries_limit=None) as running:
+        async with self._at_work(self._save, self._watch) as running:
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait({stopping, *running}, return_when=FIRST_COMPLETED)
             stopping.cancel()
@@ -54,13 +54,17 @@ class Daemon:
     async def drain(
         self, stop: asyncio.Event, only: Collection[StorePath] | None = None
     ) -> Outcome:
-        """Post until nothing is left to do, or nothing of *only*, or *stop* is set."""
-        async with self._at_work(tries_limit=DRAIN_TRIES) as running:
+        """Post until nothing is left to do, or nothing of *only*, or *stop* is set.
+
+        What is queued meanwhile is looked for at the end: to let go of a watch takes the kernel
+        some 20 ms.
+        """
+        async with self._at_work(self._save, tries_limit=DRAIN_TRIES) as running:
             self._queue.hurry()
             for path in only or ():
                 self._queue.retry(path)
             stopping = asyncio.create_task(stop.wait())
-            while self._has_work(running, only) and not stopping.done():
+            while not stopping.done() and await self._finds_work(running, only):
                 self._changed.clear()
                 changed = asyncio.create_task(self._changed.wait())
                 alive = [task for task in running if not task.done()]
@@ -72,8 +76,10 @@ class Daemon:
         return Outcome(self._queue.left(only), trouble)
 
     @contextlib.asynccontextmanager
-    async def _at_work(self, tries_limit: int | None) -> AsyncIterator[list[asyncio.Task[None]]]:
-        """Workers and chores run while the context lasts; then what is in hand ends.
+    async def _at_work(
+        self, *chores: Callable[[], Coroutine[Any, Any, None]], tries_limit: int | None = None
+    ) -> AsyncIterator[list[asyncio.Task[None]]]:
+        """Workers and *chores* run while the context lasts; then what is in hand ends.
 
         None of them ends by itself but with an error.
         """
@@ -81,7 +87,7 @@ class Daemon:
         try:
             await self._intake.look()
             works = [worker.run(tries_limit) for worker in self._workers]
-            running = [*map(asyncio.create_task, (*works, self._watch(), self._save()))]
+            running = [*map(asyncio.create_task, (*works, *(chore() for chore in chores)))]
             try:
                 yield running
             finally:
@@ -92,6 +98,14 @@ class Daemon:
             for worker in self._workers:
                 worker.close()
             self._lock.release()
+
+    async def _finds_work(
+        self, running: Sequence[asyncio.Task[None]], only: Collection[StorePath] | None
+    ) -> bool:
+        if self._has_work(running, only):
+            return True
+        await self._look()
+        return self._has_work(running, only)
 
     def _has_work(
         self, running: Sequence[asyncio.Task[None]], only: Collection[StorePath] | None
@@ -110,10 +124,13 @@ class Daemon:
             # Somebody may have deleted it; the hook needs it as much as we do.
             self._queue.spool.make()
             async for _ in changes(self._queue.spool.folder):
-                await self._intake.look()
-                for worker in self._workers:
-                    worker.wake()
-                self._changed.set()
+                await self._look()
+
+    async def _look(self) -> None:
+        await self._intake.look()
+        for worker in self._workers:
+            worker.wake()
+        self._changed.set()
 
     async def _save(self) -> None:
         while True:

@@ -7,8 +7,8 @@ matters.
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,6 +26,10 @@ _REMEMBER = "REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?)"
 _FORGET = "DELETE FROM entry WHERE path = ?"
 _POSTED = "INSERT INTO posting VALUES (?, ?, ?, ?, ?)"
 _SETTLED = "REPLACE INTO settled VALUES (?, ?)"
+_PRUNE_POSTED = "DELETE FROM posting WHERE posted_at < ?"
+_PRUNE_SETTLED = "DELETE FROM settled WHERE settled_at < ?"
+
+Row = tuple[str | int | float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,32 +51,61 @@ class Totals:
     file_bytes: int
 
 
+@dataclass(slots=True)
+class _Unsaved:
+    """What is to be written: of an entry only the last that happened to it."""
+
+    entries: dict[str, dict[str, Row]] = field(default_factory=dict)
+    forgotten: set[str] = field(default_factory=set)
+    postings: list[Row] = field(default_factory=list)
+    settled: list[Row] = field(default_factory=list)
+    older_than: float | None = None
+
+    def statements(self) -> Iterator[tuple[str, Sequence[Row]]]:
+        """In the order in which they are to be carried out."""
+        yield _FORGET, [(path,) for path in self.forgotten]
+        yield (
+            _REMEMBER,
+            [
+                (path, cache, *row)
+                for path, standings in self.entries.items()
+                for cache, row in standings.items()
+            ],
+        )
+        yield _POSTED, self.postings
+        yield _SETTLED, self.settled
+        if self.older_than is not None:
+            yield _PRUNE_POSTED, [(self.older_than,)]
+            yield _PRUNE_SETTLED, [(self.older_than,)]
+
+
 class Ledger:
     """The file in *folder*; one thread uses it."""
 
     def __init__(self, folder: Path, *, is_writer: bool = True) -> None:
         self.file = folder / FILE
         self._is_writer = is_writer
-        self._unsaved: list[tuple[str, tuple[str | int | float, ...]]] = []
+        self._unsaved = _Unsaved()
         self._database = self._open()
 
     def remember(self, path: StorePath, cache: str, standing: Standing) -> None:
         """Keep how *path* stands with *cache*."""
         row = (standing.state.value, standing.tries, standing.due_at, standing.reason)
-        self._unsaved.append((_REMEMBER, (path.base_name, cache, *row)))
+        self._unsaved.entries.setdefault(path.base_name, {})[cache] = row
 
     def forget(self, path: StorePath) -> None:
         """Drop what is kept of an entry that is gone."""
-        self._unsaved.append((_FORGET, (path.base_name,)))
+        self._unsaved.forgotten.add(path.base_name)
+        self._unsaved.entries.pop(path.base_name, None)
 
     def post(self, path: StorePath, cache: str, sizes: tuple[int, int], now: float) -> None:
         """Keep that *path* was posted; *sizes* are those of the NAR and of the file."""
-        self._unsaved.append((_POSTED, (path.base_name, cache, *sizes, now)))
+        self._unsaved.postings.append((path.base_name, cache, *sizes, now))
 
     def settle(self, path: StorePath, now: float) -> None:
         """Keep that every cache has *path*."""
         self.forget(path)
-        self._unsaved.append((_SETTLED, (path.base_name, now)))
+        self._unsaved.settled.append((path.base_name, now))
 
     def standings(self) -> dict[tuple[str, str], Standing]:
         """How entries stand, by base name and cache."""
@@ -98,14 +131,11 @@ class Ledger:
 
     def prune(self, now: float) -> None:
         """Let go of what is too old to matter."""
-        self._unsaved += [
-            ("DELETE FROM posting WHERE posted_at < ?", (now - HISTORY_SECONDS,)),
-            ("DELETE FROM settled WHERE settled_at < ?", (now - HISTORY_SECONDS,)),
-        ]
+        self._unsaved.older_than = now - HISTORY_SECONDS
 
     def save(self) -> None:
         """Commit what was gathered; if the file went away or broke, begin a new one."""
-        if not self._unsaved:
+        if self._unsaved == _Unsaved():
             return
         if not self.file.exists():
             self._reopen()
@@ -115,7 +145,7 @@ class Ledger:
             self._reopen()
             with contextlib.suppress(sqlite3.DatabaseError):
                 self._commit()
-        self._unsaved.clear()
+        self._unsaved = _Unsaved()
 
     def close(self) -> None:
         """Save, and let go of the file."""
@@ -135,8 +165,8 @@ class Ledger:
 
     def _commit(self) -> None:
         with self._transaction():
-            for statement, values in self._unsaved:
-                self._database.execute(statement, values)
+            for statement, rows in self._unsaved.statements():
+                self._database.executemany(statement, rows)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -62,8 +62,7 @@ class Spool:
         """Compare the folder with what is *known* of it."""
         sight = Sight()
         try:
-            with os.scandir(self.folder) as found:
-                names = {each.name for each in found}
+            names = set(os.listdir(self.folder))  # noqa: PTH208, a third of the time of iterdir
         except OSError as error:
             raise _cannot("read the queue folder", self.folder, error) from error
         known_names = {path.base_name for path in known}

@@ -122,13 +122,15 @@ class Connection:
         So the daemon reads one while the caller works on another. What `nar` says of NARs that
         are longer or shorter than registered holds for each, and then for all that follow.
         """
-        for info in infos[:_NARS_AHEAD]:
-            self._request(Operation.NAR_FROM_PATH, info.path)
-        self._wire.flush()
+        asked = 0
         for number, info in enumerate(infos):
-            if number + _NARS_AHEAD < len(infos):
-                self._request(Operation.NAR_FROM_PATH, infos[number + _NARS_AHEAD].path)
+            if asked < min(number + _NARS_AHEAD, len(infos)):
+                # Several at a time, since each flush hands the processor to others.
+                more = infos[asked : number + 2 * _NARS_AHEAD]
+                for each in more:
+                    self._request(Operation.NAR_FROM_PATH, each.path)
                 self._wire.flush()
+                asked += len(more)
             self._listen()
             yield b"".join(self._read_nar(info.path, info.nar_bytes, number + 1 == len(infos)))
 

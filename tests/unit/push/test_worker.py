@@ -16,7 +16,7 @@ from obstore.store import MemoryStore
 
 from narpost.backoff import Backoff
 from narpost.cache.binary_cache import BinaryCache
-from narpost.cache.bucket import Bucket
+from narpost.cache.object_store import ObjectBucket
 from narpost.errors import CacheUnreachable, UsageError
 from narpost.events import Emit, Event, Posted, PutAside, Retrying, Settled, Troubled
 from narpost.nix.cache_info import CacheInfo
@@ -68,7 +68,7 @@ class Fault(Enum):
     CRASH_BEFORE_ANSWER = auto()
 
 
-class FaultyBucket(Bucket):
+class FaultyBucket(ObjectBucket):
     """A bucket in memory whose nth put meets a fault; after a crash, no call ever ends.
 
     *broken_promises* names each narinfo that was put while something that it promises was not
@@ -228,7 +228,7 @@ class Workshop:
                 worker.close()
         return bucket
 
-    def _hire(self, bucket: Bucket, queue: Queue, emit: Emit) -> Worker:
+    def _hire(self, bucket: ObjectBucket, queue: Queue, emit: Emit) -> Worker:
         compression = Compression("none", 0)
         packer = Packer(self.store, compression, self.folder / "packed")
         packer.prepare()
