@@ -13,7 +13,6 @@ from benchmarks.targets import Buckets, far
 from support import radosgw
 
 FAR_SECONDS = 0.02
-VERY_FAR_SECONDS = 0.05
 
 
 def main() -> None:
@@ -58,8 +57,9 @@ def measured(folder: Path, runs: int, only: str) -> Iterator[Row]:
                 yield bench.far_bucket(Buckets(server, road), FAR_SECONDS)
         if only in "planning":
             console.print("measuring: planning")
-            with far(server.endpoint, VERY_FAR_SECONDS) as road:
-                yield bench.planning(Buckets(server, road), near)
+            with far(server.endpoint, 0.005) as road, far(server.endpoint, 0.05) as long_road:
+                roads = {0.005: Buckets(server, road), 0.05: Buckets(server, long_road)}
+                yield bench.planning({0.0: near, **roads})
 
 
 if __name__ == "__main__":

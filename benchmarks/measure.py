@@ -77,3 +77,29 @@ def alternate(kinds: Mapping[str, Callable[[], Cost]], runs: int) -> dict[str, R
         for kind, act in kinds.items():
             costs[kind].append(act())
     return {kind: Runs(tuple(each)) for kind, each in costs.items()}
+
+
+def processor_seconds(process: int) -> float:
+    """The CPU that *process* has taken until now, without its children."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def wake_ups(process: int) -> dict[str, int]:
+    """How often each thread of *process* has been woken, ever."""
+    return {
+        status.parent.name: count
+        for status in Path(f"/proc/{process}/task").glob("*/status")
+        for count in _values(status, "voluntary_ctxt_switches")
+    }
+
+
+def resident_bytes(process: int, *, is_peak: bool = False) -> int:
+    """What *process* holds in memory, or the most that it ever held."""
+    (kibibytes,) = _values(Path(f"/proc/{process}/status"), "VmHWM" if is_peak else "VmRSS")
+    return kibibytes * 1024
+
+
+def _values(status: Path, name: str) -> list[int]:
+    lines = (line.split() for line in status.read_text().splitlines())
+    return [int(words[1]) for words in lines if words[0] == f"{name}:"]

@@ -95,6 +95,9 @@ def page(rows: Sequence[Row], folder: Path) -> None:
                 _met(figure.is_met),
             )
             parts.append(f"| {' | '.join(cells)} |")
+    speeds = {part: speed for row in rows for part, speed in row.extra.get("speeds", {}).items()}
+    parts += ["", "| part, on the same NAR of 500 MB | MB/s |", "|---|---|"]
+    parts += [f"| {part} | {speed:,.0f} |" for part, speed in speeds.items()]
     for number, row in enumerate(row for row in rows if len(row.runs) > 1):
         name = f"{number + 1}.svg"
         (charts / name).write_text(chart(row))

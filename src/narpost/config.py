@@ -18,20 +18,24 @@ DEFAULT_FILE = Path("/etc/narpost/config.toml")
 _KEYS: Mapping[str, frozenset[str]] = {
     "queue": frozenset(("directory", "state")),
     "nix": frozenset(("store",)),
-    "cache": frozenset(("name", "url", "secret-key-files", "upstream-keys", "sign")),
+    "cache": frozenset("name url secret-key-files upstream-keys sign backlog-level".split()),
 }
 _CACHE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class CacheConfig:
-    """One cache: its *url* is that of `nix copy --to`, with parameters."""
+    """One cache: its *url* is that of `nix copy --to`, with parameters.
+
+    *backlog_level* is the compression level while much is waiting.
+    """
 
     name: str
     url: StoreUrl
     secret_key_files: tuple[Path, ...] = ()
     upstream_keys: tuple[PublicKey, ...] = ()
     sign: bool = True
+    backlog_level: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,7 @@ def _cache(table: Mapping[str, Any]) -> CacheConfig:
         secret_key_files=files + key_files(url),
         upstream_keys=tuple(map(PublicKey.parse, _texts(table, "upstream-keys", where))),
         sign=sign,
+        backlog_level=_number(table, "backlog-level", where),
     )
 
 
@@ -169,6 +174,13 @@ def _text(table: Mapping[str, Any], key: str, given: str, where: str) -> str:
     if not isinstance(text, str):
         raise UsageError(f"{key} of {where} is {text!r}", f'write {key} = "…"')
     return text
+
+
+def _number(table: Mapping[str, Any], key: str, where: str) -> int | None:
+    number = table.get(key)
+    if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
+        raise UsageError(f"{key} of {where} is {number!r}", f"write {key} = 1, without quotes")
+    return number
 
 
 def _texts(table: Mapping[str, Any], key: str, where: str) -> Sequence[str]:

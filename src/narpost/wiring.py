@@ -130,10 +130,12 @@ def _build_worker(
     from narpost.push.compression import Compression
     from narpost.push.pack import Packer
     from narpost.push.publish import Publisher
+    from narpost.push.seen import Seen
     from narpost.push.worker import Surroundings, Worker
 
     compression = Compression.from_parameters(config.url.parameters)
-    packer = Packer(store, compression, state / "packed" / config.name)
+    hurried = None if config.backlog_level is None else compression.at(str(config.backlog_level))
+    packer = Packer(store, compression, state / "packed" / config.name, hurried)
     packer.prepare()
     cache = open_cache(config, place)
     return Worker(
@@ -141,6 +143,7 @@ def _build_worker(
         queue=queue,
         store=store,
         cache=cache,
+        seen=Seen(config.url.public, queue.ledger, time.time),
         packer=packer,
         publisher_of=lambda visible: Publisher(cache, packer, compression, keys, visible),
         upstream_keys=config.upstream_keys,

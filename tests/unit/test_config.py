@@ -34,6 +34,7 @@ upstream-keys = ["{PUBLIC_KEY}"]
 name = "disk"
 url = "file:///srv/cache"
 sign = false
+backlog-level = 1
 """
 
 
@@ -64,7 +65,12 @@ def test_reads_each_key(tmp_path: Path) -> None:
                 secret_key_files=(Path("/etc/nix/a.private"), Path("/etc/nix/b.private")),
                 upstream_keys=(PublicKey.parse(PUBLIC_KEY),),
             ),
-            CacheConfig(name="disk", url=StoreUrl.parse("file:///srv/cache"), sign=False),
+            CacheConfig(
+                name="disk",
+                url=StoreUrl.parse("file:///srv/cache"),
+                sign=False,
+                backlog_level=1,
+            ),
         ),
     )
 
@@ -132,6 +138,8 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, home: Path) -> None:
         ("[[cache]]\nurl = 's3://bucket'\nname = ''\n", "'' cannot name", "letters"),
         (MINIMAL + MINIMAL, "two caches have the same name", "name of its own"),
         (MINIMAL + "sign = 'no'\n", "sign of cache 'main' is 'no'", "sign = false"),
+        (MINIMAL + "backlog-level = '1'\n", "backlog-level of cache 'main'", "without quotes"),
+        (MINIMAL + "backlog-level = true\n", "backlog-level of cache 'main'", "without quotes"),
         (MINIMAL + "secret-key-files = '/a'\n", "secret-key-files of", '["…", "…"]'),
         (MINIMAL + "upstream-keys = [1]\n", "upstream-keys of", '["…", "…"]'),
         (MINIMAL + "upstream-keys = ['nix-1']\n", "not a public key", "<key name>"),

@@ -45,13 +45,16 @@ class BinaryCache:
         """The URL without its parameters, for messages."""
         return self._bucket.name
 
-    async def open(self) -> None:
-        """See that the bucket is there and for our store; describe the cache if it is new."""
+    async def open(self) -> bool:
+        """See that the bucket is there and for our store.
+
+        A new cache is described, which is told by True.
+        """
         await self._bucket.probe()
         text = await self._bucket.get(CACHE_INFO)
         if text is None:
-            await self._bucket.put_new(CACHE_INFO, self.info.render().encode(), CACHE_INFO_TYPE)
-            return
+            description = self.info.render().encode()
+            return await self._bucket.put_new(CACHE_INFO, description, CACHE_INFO_TYPE)
         try:
             there = CacheInfo.parse(text.decode(errors="replace")).store_dir
         except MalformedError as error:
@@ -65,6 +68,7 @@ class BinaryCache:
                 f"and this machine's store is {self.info.store_dir.folder}",
                 "choose another cache for this store",
             )
+        return False
 
     async def present(self, paths: Iterable[StorePath]) -> set[StorePath]:
         """Those of *paths* whose narinfo is there."""

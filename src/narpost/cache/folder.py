@@ -7,6 +7,7 @@ which costs more than the call itself (docs/decisions/0006).
 import asyncio
 import contextlib
 import itertools
+import os
 import secrets
 import shutil
 import stat
@@ -39,7 +40,8 @@ class FolderBucket:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
-        self._folder = folder
+        self._folder = str(folder)
+        self._incoming_folder = f"{folder}/{INCOMING}"
         self._mark = secrets.token_hex(8)
         self._numbers = itertools.count()
         self._thread = ThreadPoolExecutor(1, "folder")
@@ -53,16 +55,13 @@ class FolderBucket:
         """See that the folder is there, and clear away what somebody was killed over."""
         self._check()
         with self._translated("clear", INCOMING):
-            for left_over in (self._folder / INCOMING).glob("*"):
-                with contextlib.suppress(FileNotFoundError):
-                    if time.time() - left_over.stat().st_mtime > LEFT_OVER_SECONDS:
-                        left_over.unlink()
+            _clear(Path(self._incoming_folder))
 
     async def size(self, key: str) -> int | None:
         """The file's size in bytes; nothing when it is not there."""
         with self._translated("ask for", key):
             try:
-                found = (self._folder / key).stat()
+                found = os.stat(self._place(key))
             except (FileNotFoundError, NotADirectoryError):
                 return None
         return found.st_size if stat.S_ISREG(found.st_mode) else None
@@ -75,14 +74,14 @@ class FolderBucket:
         """A small file's bytes; nothing when it is not there."""
         with self._translated("read", key):
             try:
-                return (self._folder / key).read_bytes()
+                return _read(self._place(key))
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
 
     async def put(self, key: str, body: bytes | Path, content_type: str) -> None:
         """Store a file, in place of any that is there."""
         with self._translated("write", key), self._incoming(body) as incoming:
-            self._place(incoming.replace, key)
+            self._move(os.replace, incoming, key)
 
     async def put_new(self, key: str, body: bytes, content_type: str) -> bool:
         """Store a file unless one is there, which is told by False."""
@@ -90,41 +89,45 @@ class FolderBucket:
             return False
         with self._translated("write", key), self._incoming(body) as incoming:
             try:
-                self._place(lambda place: place.hardlink_to(incoming), key)
+                self._move(os.link, incoming, key)
             except FileExistsError:
                 return False
         return True
 
     @contextmanager
-    def _incoming(self, body: bytes | Path) -> Iterator[Path]:
+    def _incoming(self, body: bytes | Path) -> Iterator[str]:
         """*body* as a file that nobody sees, and that is gone when the context ends."""
-        incoming = self._folder / INCOMING / f"{self._mark}-{next(self._numbers)}"
+        incoming = f"{self._incoming_folder}/{self._mark}-{next(self._numbers)}"
         try:
             try:
                 _fill(incoming, body)
             except FileNotFoundError:
-                self._make(incoming.parent)
+                self._make(self._incoming_folder)
                 _fill(incoming, body)
             yield incoming
         finally:
-            incoming.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(incoming)
 
-    def _place(self, move: Callable[[Path], object], key: str) -> None:
-        place = self._folder / key
+    def _move(self, move: Callable[[str, str], None], incoming: str, key: str) -> None:
+        place = self._place(key)
         try:
-            move(place)
+            move(incoming, place)
         except FileNotFoundError:
-            self._make(place.parent)
-            move(place)
+            self._make(os.path.dirname(place))
+            move(incoming, place)
 
-    def _make(self, folder: Path) -> None:
+    def _place(self, key: str) -> str:
+        return f"{self._folder}/{key}"
+
+    def _make(self, folder: str) -> None:
         """Make a folder within ours."""
         self._check()
-        folder.mkdir(parents=True, exist_ok=True)
+        os.makedirs(folder, exist_ok=True)
 
     def _check(self) -> None:
         """Where the folder is gone, so may be the disk that it was on: we do not make it anew."""
-        if not self._folder.is_dir():
+        if not os.path.isdir(self._folder):
             raise CacheRefused(f"{self.name} does not exist", _HINT)
 
     @contextmanager
@@ -153,14 +156,27 @@ def open_folder(url: StoreUrl) -> FolderBucket:
     return FolderBucket(folder, str(url))
 
 
-def _fill(file: Path, body: bytes | Path) -> None:
+def _clear(folder: Path) -> None:
+    for left_over in folder.glob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left_over.stat().st_mtime > LEFT_OVER_SECONDS:
+                left_over.unlink()
+
+
+def _read(file: str) -> bytes:
+    with open(file, "rb") as source:
+        return source.read()
+
+
+def _fill(file: str, body: bytes | Path) -> None:
     if isinstance(body, bytes):
-        file.write_bytes(body)
+        with open(file, "wb") as sink:
+            sink.write(body)
         return
     if not body.exists():
         raise Passing(f"the packed file {body} went away before it was posted")
     try:
-        file.hardlink_to(body)
+        os.link(body, file)
     except FileNotFoundError:
         raise
     except OSError:  # Another disk, or one that knows no links.

@@ -4,7 +4,7 @@ import bz2
 import lzma
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import zstandard
@@ -63,14 +63,18 @@ class Compression:
         # Nix writes -1 for the format's default.
         if text == _NO_LEVEL:
             return cls(name)
-        lowest, _, highest = _LEVELS[name]
+        return cls(name).at(text)
+
+    def at(self, text: str) -> Self:
+        """The same format at the level that *text* says."""
+        lowest, _, highest = _LEVELS[self.name]
         level = int(text) if text.isascii() and text.isdecimal() else lowest - 1
         if not lowest <= level <= highest:
             raise UsageError(
-                f"{text!r} is not a compression-level of {name}",
+                f"{text!r} is not a compression-level of {self.name}",
                 f"give a number from {lowest} to {highest}",
             )
-        return cls(name, level)
+        return replace(self, level=level)
 
     def level_for(self, size: int, sample: bytes = b"") -> int:
         """The level for a NAR of *size* bytes that begins with *sample*."""

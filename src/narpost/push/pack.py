@@ -38,11 +38,21 @@ class Packed:
 
 
 class Packer:
-    """Packs paths of *store*; large ones into *folder*. What it gives is the caller's to drop."""
+    """Packs paths of *store*; large ones into *folder*. What it gives is the caller's to drop.
 
-    def __init__(self, store: Store, compression: Compression, folder: Path) -> None:
+    In a hurry it packs with *hurried*, which has the same format as *compression*.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        compression: Compression,
+        folder: Path,
+        hurried: Compression | None = None,
+    ) -> None:
         self._store = store
         self._compression = compression
+        self._hurried = hurried or compression
         self._folder = folder
         self._numbers = itertools.count()
         self._small_thread = ThreadPoolExecutor(1, "pack-small")
@@ -60,20 +70,26 @@ class Packer:
                 "set state in the section [queue] to a folder that the daemon may write to",
             ) from error
 
-    async def pack_small(self, infos: Sequence[PathInfo]) -> list[Packed | Exception]:
+    async def pack_small(
+        self, infos: Sequence[PathInfo], *, in_a_hurry: bool = False
+    ) -> list[Packed | Exception]:
         """Pack a batch in memory; each path has its own result."""
+        compressor = (self._hurried if in_a_hurry else self._compression).start()
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._small_thread, self._pack_each, infos)
+        return await loop.run_in_executor(
+            self._small_thread, pack_in_memory, infos, self._store, compressor
+        )
 
-    async def pack_large(self, info: PathInfo) -> Packed:
+    async def pack_large(self, info: PathInfo, *, in_a_hurry: bool = False) -> Packed:
         """Pack one path into a file; after an error there is none."""
         # A name of its own each time: an earlier try may still be about to remove its file.
         extension = NAR_EXTENSIONS[self._compression.name]
         file = self._folder / f"{info.path}.{next(self._numbers)}.nar{extension}"
+        compression = self._hurried if in_a_hurry else self._compression
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(
-                self._large_thread, pack_to_file, info, self._store, self._compression, file
+                self._large_thread, pack_to_file, info, self._store, compression, file
             )
         except OSError as error:
             file.unlink(missing_ok=True)
@@ -89,9 +105,6 @@ class Packer:
         """Let the threads end."""
         self._small_thread.shutdown()
         self._large_thread.shutdown()
-
-    def _pack_each(self, infos: Sequence[PathInfo]) -> list[Packed | Exception]:
-        return pack_in_memory(infos, self._store, self._compression.start())
 
 
 def pack_in_memory(

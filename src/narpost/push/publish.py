@@ -28,6 +28,8 @@ BATCH = 16
 BATCH_BYTES = 8 << 20
 NARINFO_LANES = 2
 NARINFOS = 64
+# With more than this still to be packed, there is a hurry.
+BACKLOG_BYTES = 1 << 30
 
 Visible = Callable[[NarInfo], None]
 Ended = Callable[[StorePath, Exception | None], None]
@@ -72,6 +74,7 @@ class Publisher:
         self._keys = tuple(keys)
         self._on_visible = on_visible
         self._jobs: dict[StorePath, _Job] = {}
+        self._unpacked_bytes = 0
         self._small = Lanes(SMALL_LANES, _take_small, self._send_small)
         self._large = Lanes(LARGE_AT_ONCE, up_to(1), self._send_large)
         self._narinfos = Lanes(NARINFO_LANES, up_to(NARINFOS), self._show)
@@ -107,11 +110,13 @@ class Publisher:
             job = self._jobs[info.path] = _Job(info, len(after))
             for reference in after:
                 reference.referrers.append(job)
+            self._unpacked_bytes += info.nar_bytes
             (self._small if info.nar_bytes <= IN_MEMORY_BYTES else self._large).put(job)
         return job
 
     async def _send_small(self, jobs: list[_Job]) -> None:
-        results = await self._packer.pack_small([job.info for job in jobs])
+        infos = [job.info for job in jobs]
+        results = await self._packer.pack_small(infos, in_a_hurry=self._begin_to_pack(infos))
         packed: list[tuple[_Job, Packed]] = []
         for job, result in zip(jobs, results, strict=True):
             if isinstance(result, Packed):
@@ -123,7 +128,8 @@ class Publisher:
     async def _send_large(self, jobs: list[_Job]) -> None:
         (job,) = jobs
         try:
-            packed = await self._packer.pack_large(job.info)
+            in_a_hurry = self._begin_to_pack([job.info])
+            packed = await self._packer.pack_large(job.info, in_a_hurry=in_a_hurry)
         except Exception as error:  # Whatever it is, it is this path's alone.
             self._end(job, error)
             return
@@ -132,6 +138,12 @@ class Publisher:
         finally:
             if isinstance(packed.body, Path):
                 packed.body.unlink(missing_ok=True)
+
+    def _begin_to_pack(self, infos: Sequence[PathInfo]) -> bool:
+        """Whether there is a hurry: so much waits, these included."""
+        in_a_hurry = self._unpacked_bytes > BACKLOG_BYTES
+        self._unpacked_bytes -= sum(info.nar_bytes for info in infos)
+        return in_a_hurry
 
     async def _send(self, packed: Sequence[tuple[_Job, Packed]]) -> None:
         described = [(job, each, self._describe(each)) for job, each in packed]

@@ -27,14 +27,13 @@ from narpost.nix.store_path import StorePath
 from narpost.push.pack import Packer
 from narpost.push.plan import plan
 from narpost.push.publish import Publisher
+from narpost.push.seen import Seen
 from narpost.queue.queue import Queue
 from narpost.store.store import Store
 
 # Large, since presence of many is asked for at once more cheaply.
 BATCH = 10_000
 IN_HAND = 20_000
-# What the cache was seen to hold is asked again after this time: another may have deleted it.
-SEEN_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +56,7 @@ class Worker:
         queue: Queue,
         store: Store,
         cache: BinaryCache,
+        seen: Seen,
         packer: Packer,
         publisher_of: Callable[[Callable[[NarInfo], None]], Publisher],
         upstream_keys: Sequence[PublicKey],
@@ -71,7 +71,7 @@ class Worker:
         self._publisher = publisher_of(self._visible)
         self._upstream_keys = tuple(upstream_keys)
         self._around = around
-        self._seen_at: dict[StorePath, float] = {}
+        self._seen = seen
         self._in_hand = 0
         self._plans: set[asyncio.Task[None]] = set()
         self._asking = ThreadPoolExecutor(1, "ask-store")
@@ -108,7 +108,8 @@ class Worker:
         tries = 0
         while True:
             try:
-                await self._cache.open()
+                if await self._cache.open():
+                    self._seen.forget()
             except (CacheUnreachable, CacheRefused) as error:
                 tries += 1
                 self.trouble = error
@@ -161,14 +162,11 @@ class Worker:
     async def _present(self, closure: Mapping[StorePath, PathInfo]) -> set[StorePath]:
         """What of *closure* is not ours to post: upstream has it, or the cache."""
         upstream = {path for path, info in closure.items() if self._is_upstream(info)}
-        seen = {path for path in closure if self._was_seen(path)}
-        present = await self._cache.present(closure.keys() - upstream - seen)
-        self._seen_at |= dict.fromkeys(present, self._around.clock())
+        self._seen.forget_old()
+        unknown = closure.keys() - upstream - self._seen.among(closure)
+        self._seen.add(await self._cache.present(unknown))
         # What became visible while we asked counts too.
-        return upstream | present | {path for path in closure if self._was_seen(path)}
-
-    def _was_seen(self, path: StorePath) -> bool:
-        return self._around.clock() - self._seen_at.get(path, -SEEN_SECONDS) < SEEN_SECONDS
+        return upstream | self._seen.among(closure)
 
     def _is_upstream(self, info: PathInfo) -> bool:
         if not info.signatures or not self._upstream_keys:
@@ -203,9 +201,9 @@ class Worker:
 
     def _visible(self, narinfo: NarInfo) -> None:
         info, file_bytes = narinfo.info, narinfo.file_bytes or 0
-        now = self._around.clock()
-        self._seen_at[info.path] = now
-        self._queue.ledger.post(info.path, self.name, (info.nar_bytes, file_bytes), now)
+        self._seen.add([info.path])
+        sizes = (info.nar_bytes, file_bytes)
+        self._queue.ledger.post(info.path, self.name, sizes, self._around.clock())
         self._around.emit(Posted(self.name, info.path.base_name, info.nar_bytes, file_bytes))
 
 

@@ -7,7 +7,7 @@ matters.
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,12 +20,16 @@ from narpost.queue.states import State
 FILE = "ledger.sqlite"
 _SCHEMA = Path(__file__).with_name("ledger.sql")
 HISTORY_SECONDS = 90 * 86400.0
+SEEN_KEPT_SECONDS = 86400.0
 _BUSY_SECONDS = 10.0
 
 _REMEMBER = "REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?)"
 _FORGET = "DELETE FROM entry WHERE path = ?"
 _POSTED = "INSERT INTO posting VALUES (?, ?, ?, ?, ?)"
 _SETTLED = "REPLACE INTO settled VALUES (?, ?)"
+_SEEN = "REPLACE INTO seen VALUES (?, ?, ?)"
+_UNSEEN = "DELETE FROM seen WHERE url = ?"
+_PRUNE_SEEN = "DELETE FROM seen WHERE seen_at < ?"
 _PRUNE_POSTED = "DELETE FROM posting WHERE posted_at < ?"
 _PRUNE_SETTLED = "DELETE FROM settled WHERE settled_at < ?"
 
@@ -59,7 +63,9 @@ class _Unsaved:
     forgotten: set[str] = field(default_factory=set)
     postings: list[Row] = field(default_factory=list)
     settled: list[Row] = field(default_factory=list)
-    older_than: float | None = None
+    unseen: list[Row] = field(default_factory=list)
+    seen: list[Row] = field(default_factory=list)
+    pruned_at: float | None = None
 
     def statements(self) -> Iterator[tuple[str, Sequence[Row]]]:
         """In the order in which they are to be carried out."""
@@ -74,9 +80,12 @@ class _Unsaved:
         )
         yield _POSTED, self.postings
         yield _SETTLED, self.settled
-        if self.older_than is not None:
-            yield _PRUNE_POSTED, [(self.older_than,)]
-            yield _PRUNE_SETTLED, [(self.older_than,)]
+        yield _UNSEEN, self.unseen
+        yield _SEEN, self.seen
+        if self.pruned_at is not None:
+            yield _PRUNE_POSTED, [(self.pruned_at - HISTORY_SECONDS,)]
+            yield _PRUNE_SETTLED, [(self.pruned_at - HISTORY_SECONDS,)]
+            yield _PRUNE_SEEN, [(self.pruned_at - SEEN_KEPT_SECONDS,)]
 
 
 class Ledger:
@@ -101,6 +110,22 @@ class Ledger:
     def post(self, path: StorePath, cache: str, sizes: tuple[int, int], now: float) -> None:
         """Keep that *path* was posted; *sizes* are those of the NAR and of the file."""
         self._unsaved.postings.append((path.base_name, cache, *sizes, now))
+
+    def see(self, url: str, paths: Iterable[StorePath], now: float) -> None:
+        """Keep that the cache at *url* has *paths*."""
+        self._unsaved.seen += [(path.base_name, url, now) for path in paths]
+
+    def unsee(self, url: str) -> None:
+        """Drop what was seen at *url*."""
+        self._unsaved.seen = [row for row in self._unsaved.seen if row[1] != url]
+        self._unsaved.unseen.append((url,))
+
+    def seen(self, url: str, since: float) -> dict[StorePath, float]:
+        """What the cache at *url* was seen to have since then, and when that was."""
+        rows = self._database.execute(
+            "SELECT path, seen_at FROM seen WHERE url = ? AND seen_at >= ?", (url, since)
+        )
+        return {StorePath(path): seen_at for path, seen_at in rows}
 
     def settle(self, path: StorePath, now: float) -> None:
         """Keep that every cache has *path*."""
@@ -131,7 +156,7 @@ class Ledger:
 
     def prune(self, now: float) -> None:
         """Let go of what is too old to matter."""
-        self._unsaved.older_than = now - HISTORY_SECONDS
+        self._unsaved.pruned_at = now
 
     def save(self) -> None:
         """Commit what was gathered; if the file went away or broke, begin a new one."""

@@ -25,3 +25,11 @@ CREATE TABLE IF NOT EXISTS settled (
     path       TEXT PRIMARY KEY,
     settled_at REAL NOT NULL
 ) WITHOUT ROWID;
+
+-- What each cache was seen to have, so that it need not be asked again at once.
+CREATE TABLE IF NOT EXISTS seen (
+    path    TEXT NOT NULL,
+    url     TEXT NOT NULL,
+    seen_at REAL NOT NULL,
+    PRIMARY KEY (url, path)
+) WITHOUT ROWID;

@@ -29,6 +29,7 @@ from narpost.push import pack, publish
 from narpost.push.compression import Compression
 from narpost.push.pack import Packer
 from narpost.push.publish import Publisher
+from narpost.push.seen import SEEN_SECONDS, Seen
 from narpost.push.worker import Surroundings, Worker
 from narpost.queue.ledger import Ledger
 from narpost.queue.queue import Queue
@@ -72,7 +73,8 @@ class FaultyBucket(ObjectBucket):
     """A bucket in memory whose nth put meets a fault; after a crash, no call ever ends.
 
     *broken_promises* names each narinfo that was put while something that it promises was not
-    there. Nothing is ever deleted, so what was there at that time stays there.
+    there. Nothing is ever deleted, so what was there at that time stays there. *asked* are the
+    keys whose size somebody wanted.
     """
 
     def __init__(self, objects: MemoryStore, faults: Mapping[int, Fault] | None = None) -> None:
@@ -80,12 +82,14 @@ class FaultyBucket(ObjectBucket):
         self.objects = objects
         self.crashed = asyncio.Event()
         self.broken_promises: list[str] = []
+        self.asked: set[str] = set()
         self._faults = faults or {}
         self._puts = 0
 
     async def size(self, key: str) -> int | None:
         """As any bucket."""
         await self._hang_if_crashed()
+        self.asked.add(key)
         return await super().size(key)
 
     async def get(self, key: str) -> bytes | None:
@@ -165,6 +169,7 @@ class Workshop:
     objects: MemoryStore = field(default_factory=MemoryStore)
     events: list[Event] = field(default_factory=list)
     upstream: tuple[PublicKey, ...] = ()
+    now: float = 0.0
 
     def queue(self, *infos: PathInfo) -> None:
         """Queue paths, as the hook does."""
@@ -210,7 +215,7 @@ class Workshop:
             changed.set()
 
         with Ledger(self.folder) as ledger:
-            queue = Queue(self.spool, ledger, [CACHE], clock=lambda: 0.0, emit=emit)
+            queue = Queue(self.spool, ledger, [CACHE], clock=lambda: self.now, emit=emit)
             queue.look()
             worker = self._hire(bucket, queue, emit)
             running = asyncio.create_task(worker.run(tries_limit))
@@ -238,10 +243,11 @@ class Workshop:
             queue=queue,
             store=self.store,
             cache=cache,
+            seen=Seen("memory://", queue.ledger, lambda: self.now),
             packer=packer,
             publisher_of=lambda visible: Publisher(cache, packer, compression, [KEY], visible),
             upstream_keys=self.upstream,
-            around=Surroundings(lambda: 0.0, lambda: 0.0, emit, Backoff()),
+            around=Surroundings(lambda: self.now, lambda: 0.0, emit, Backoff()),
         )
 
 
@@ -310,6 +316,44 @@ def test_posts_nothing_that_is_there(workshop: Workshop) -> None:
     posted = [event.path for event in workshop.events if isinstance(event, Posted)]
     assert posted == [BUNDLE.path.base_name]
     assert workshop.queued() == set()
+
+
+def test_what_was_seen_is_not_asked_for_again(workshop: Workshop) -> None:
+    """A daemon that starts anew remembers what the cache has, and asks for what is new alone."""
+    workshop.queue(LIBRARY)
+    workshop.work()
+    workshop.queue(PROGRAM)
+
+    bucket = workshop.work()
+
+    assert narinfo_key(PROGRAM.path) in bucket.asked
+    assert narinfo_key(LIBRARY.path) not in bucket.asked
+    assert workshop.visible() == {LIBRARY.path.hash_part, PROGRAM.path.hash_part}
+
+
+def test_what_was_seen_long_ago_is_asked_for_again(workshop: Workshop) -> None:
+    """Another may have deleted it meanwhile; then it is posted again."""
+    workshop.queue(LIBRARY)
+    workshop.work()
+    obstore.delete(workshop.objects, narinfo_key(LIBRARY.path))
+    workshop.now += SEEN_SECONDS + 1
+    workshop.queue(PROGRAM)
+
+    workshop.work()
+
+    assert workshop.visible() == {LIBRARY.path.hash_part, PROGRAM.path.hash_part}
+
+
+def test_what_was_seen_in_a_cache_that_is_new_now_is_forgotten(workshop: Workshop) -> None:
+    """A bucket that somebody emptied has no description either, and is filled again."""
+    workshop.queue(LIBRARY)
+    workshop.work()
+    workshop.objects = MemoryStore()
+    workshop.queue(PROGRAM)
+
+    workshop.work()
+
+    assert workshop.visible() == {LIBRARY.path.hash_part, PROGRAM.path.hash_part}
 
 
 def test_leaves_to_upstream_what_its_key_has_signed(tmp_path: Path) -> None:

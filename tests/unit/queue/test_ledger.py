@@ -119,6 +119,21 @@ def test_prunes_what_is_older_than_the_history(tmp_path: Path) -> None:
         assert ledger.standings() == {(HELLO.base_name, "main"): FAILED}
 
 
+def test_keeps_what_a_cache_was_seen_to_have(tmp_path: Path) -> None:
+    """By the cache's URL, and from a time on; what is unseen is gone."""
+    with Ledger(tmp_path) as ledger:
+        ledger.see("s3://one", [HELLO], now=99.0)
+        ledger.see("s3://one", [WORLD], now=100.0)
+        ledger.see("s3://two", [HELLO], now=101.0)
+        ledger.see("s3://three", [HELLO], now=101.0)
+        ledger.unsee("s3://three")
+
+    with Ledger(tmp_path) as ledger:
+        assert ledger.seen("s3://one", since=100.0) == {WORLD: 100.0}
+        assert ledger.seen("s3://two", since=0.0) == {HELLO: 101.0}
+        assert ledger.seen("s3://three", since=0.0) == {}
+
+
 def test_makes_its_folder(tmp_path: Path) -> None:
     """A state folder that was deleted comes back."""
     fill(tmp_path / "var" / "lib" / "narpost")
