@@ -30,11 +30,17 @@ class CacheUnreachable(Passing):
     """The cache did not answer, or answered with a failure of its own."""
 
 
+class CacheBusy(CacheUnreachable):
+    """The cache asks us to go slower: 429, or 503 SlowDown."""
+
+
 class CacheRefused(Passing):
     """The cache refuses us: no such bucket, wrong credentials, access denied.
 
-    It says nothing about any one path, so no path is set aside for it.
+    *is_about_one_object* where it may be only the object that we may not have.
     """
+
+    is_about_one_object = False
 
 
 class StoreUnreachable(Passing):
@@ -51,6 +57,10 @@ class PathVanished(Permanent):
 
 class PathCorrupt(Permanent):
     """The bytes on disk are not those that Nix registered."""
+
+
+class ObjectRefused(Permanent):
+    """The cache takes other paths, and not this one."""
 
 
 class StoreRefused(Permanent):

@@ -16,6 +16,13 @@ class Queued:
 
 
 @dataclass(frozen=True, slots=True)
+class Renewed:
+    """An entry that had failed was queued once more: somebody wants it tried now."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ignored:
     """Something lies in the queue folder that is not an entry of ours."""
 
@@ -69,6 +76,22 @@ class PutAside:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheDown:
+    """A cache takes nothing at all, and is asked again after *after_seconds*."""
+
+    cache: str
+    reason: str
+    after_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUp:
+    """A cache that was down takes what is sent to it."""
+
+    cache: str
+
+
+@dataclass(frozen=True, slots=True)
 class Troubled:
     """Something outside of any one entry failed, such as reading the queue folder."""
 
@@ -76,7 +99,19 @@ class Troubled:
     reason: str
 
 
-Event = Queued | Ignored | Planned | Posted | Settled | Retrying | PutAside | Troubled
+Event = (
+    Queued
+    | Renewed
+    | Ignored
+    | Planned
+    | Posted
+    | Settled
+    | Retrying
+    | PutAside
+    | CacheDown
+    | CacheUp
+    | Troubled
+)
 Emit = Callable[[Event], None]
 
 

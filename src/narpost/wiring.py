@@ -145,7 +145,7 @@ def _build_worker(
         cache=cache,
         seen=Seen(config.url.public, queue.ledger, time.time),
         packer=packer,
-        publisher_of=lambda visible: Publisher(cache, packer, compression, keys, visible),
+        publisher_of=lambda *tell: Publisher(cache, packer, compression, keys, *tell),
         upstream_keys=config.upstream_keys,
         around=Surroundings(time.time, random.random, bus, Backoff()),
     )

@@ -296,7 +296,7 @@ async def publish(
     await cache.open()
     packer = Packer(store, UNCOMPRESSED, folder)
     packer.prepare()
-    publisher = Publisher(cache, packer, UNCOMPRESSED, [], lambda _: None)
+    publisher = Publisher(cache, packer, UNCOMPRESSED, [], lambda _: None, lambda *_: None)
     closure = store.closure(paths)
     outcomes: dict[StorePath, Exception | None] = {}
     publisher.post(plan(closure, await cache.present(closure)), closure, outcomes.__setitem__)

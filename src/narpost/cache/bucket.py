@@ -53,3 +53,4 @@ class Refusal(CacheRefused):
     def __init__(self, message: str, hint: str, code: str) -> None:
         super().__init__(message, hint)
         self.code = code
+        self.is_about_one_object = code in {"", "AccessDenied"}

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from narpost.cache.bucket import Refusal
 from narpost.errors import CacheRefused, CacheUnreachable, Passing, UsageError
 from narpost.nix.store_url import StoreUrl
 
@@ -135,9 +136,8 @@ class FolderBucket:
         try:
             yield
         except PermissionError as error:
-            raise CacheRefused(
-                f"cannot {doing} {key} at {self.name}: access denied", _HINT
-            ) from error
+            message = f"cannot {doing} {key} at {self.name}: access denied"
+            raise Refusal(message, _HINT, "AccessDenied") from error
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise CacheUnreachable(f"cannot {doing} {key} at {self.name}: {reason}") from error

@@ -25,7 +25,7 @@ from obstore.store import ObjectStore, S3Store
 
 from narpost.cache import aws
 from narpost.cache.bucket import Refusal
-from narpost.errors import CacheRefused, CacheUnreachable, Passing
+from narpost.errors import CacheBusy, CacheRefused, CacheUnreachable, Passing
 from narpost.nix.store_url import StoreUrl
 
 if TYPE_CHECKING:
@@ -49,6 +49,9 @@ _S3_CODE = re.compile(r"<Code>(\w+)</Code>")
 _FORBIDDEN = re.compile(r"status code: 40[13]\b")
 _STATUS = re.compile(r"status code: (\d+ [A-Za-z ]+)")
 _NOT_SENT = re.compile(r"Error performing \w+ (\w+://[^/ ]+).*HTTP error: error sending request")
+_BUSY = re.compile(
+    r"status code: 429\b|<Code>(SlowDown|TooManyRequests|RequestLimitExceeded)</Code>"
+)
 _WRONG_CREDENTIALS = frozenset(
     "InvalidAccessKeyId SignatureDoesNotMatch InvalidToken ExpiredToken InvalidSecurity".split()
 )
@@ -186,6 +189,8 @@ class ObjectBucket:
             raise self._unreachable(f"cannot {doing} {key}", str(error)) from error
 
     def _unreachable(self, what: str, text: str) -> CacheUnreachable:
+        if _BUSY.search(text):
+            return CacheBusy(f"{self.name} asks us to go slower ({_reason(text)})")
         if match := _NOT_SENT.search(text):
             return CacheUnreachable(
                 f"cannot reach {self.name} at {match[1]}",

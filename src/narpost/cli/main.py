@@ -4,7 +4,6 @@ import contextlib
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Mapping
 
 import click
@@ -77,6 +76,8 @@ def _run() -> int:
         return SOME_FAILED
     except Exception as error:  # The edge: a mistake of ours is told like any other error.
         if os.environ.get("NARPOST_DEBUG"):
+            import traceback
+
             traceback.print_exc()
         message = f"narpost itself failed: {type(error).__name__}: {error}"
         say_error(NarpostError(message, "report it, with what NARPOST_DEBUG=1 shows"))

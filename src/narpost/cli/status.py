@@ -15,6 +15,10 @@ from narpost.queue.lock import DaemonLock
 
 FAILURES_SHOWN = 10
 
+_HEAD = tuple(
+    "cache, health, waiting, retrying, set aside, posted today, sent today, url".split(", ")
+)
+
 
 @click.command()
 @config_option
@@ -47,8 +51,11 @@ def show(snapshot: Snapshot) -> None:
     """Write the picture for a person."""
     running = "is running" if snapshot.is_daemon_running else "is not running"
     click.echo(f"{_queue_line(snapshot)}; the daemon {running}\n")
-    head = ("cache", "waiting", "retrying", "set aside", "posted today", "sent today", "url")
-    click.echo(columns([head, *map(_row, snapshot.caches)]))
+    click.echo(columns([_HEAD, *map(_row, snapshot.caches)]))
+    for cache in snapshot.caches:
+        if cache.health_seconds is not None:
+            since = duration(cache.health_seconds)
+            click.echo(f"\n{cache.name}: {cache.health} for {since}\n  {plain(cache.trouble)}")
     for failure in snapshot.failures[:FAILURES_SHOWN]:
         click.echo(
             f"\n{failure.state} after {failure.tries} tries, {failure.cache}: {failure.path}\n"
@@ -62,6 +69,7 @@ def show(snapshot: Snapshot) -> None:
 def _row(cache: CachePicture) -> tuple[str, ...]:
     return (
         cache.name,
+        cache.health,
         str(cache.waiting),
         str(cache.retrying),
         str(cache.set_aside),

@@ -10,7 +10,7 @@ from typing import Any
 from narpost.daemon.intake import Intake
 from narpost.daemon.watch import changes
 from narpost.errors import NarpostError, Passing
-from narpost.events import Bus, Event, Posted, PutAside, Retrying, Settled
+from narpost.events import Bus, Event, Posted, PutAside, Renewed, Retrying, Settled
 from narpost.nix.store_path import StorePath
 from narpost.push.worker import Worker
 from narpost.queue.lock import DaemonLock
@@ -141,6 +141,9 @@ class Daemon:
 
     def _notice(self, event: Event) -> None:
         self._dirty.set()
+        if isinstance(event, Renewed):
+            for worker in self._workers:
+                worker.hurry()
         if isinstance(event, Posted | Retrying | PutAside | Settled):
             self._changed.set()
 

@@ -3,15 +3,14 @@
 from collections.abc import Callable
 
 from narpost.events import (
+    CacheDown,
+    CacheUp,
     Emit,
     Event,
     Ignored,
-    Planned,
     Posted,
     PutAside,
-    Queued,
     Retrying,
-    Settled,
     Troubled,
 )
 from narpost.observe.words import plain, size
@@ -35,15 +34,26 @@ def describe(event: Event) -> str:
 
 def _line(event: Event) -> str:
     match event:
+        case CacheDown(cache, reason, seconds):
+            line = f"{cache} is down: {reason}; asked again in {seconds:.0f} s"
+        case CacheUp(cache):
+            line = f"{cache} is up again"
+        case Ignored(entry, reason):
+            line = f"ignored in the queue folder: {entry}: {reason}"
+        case Troubled(doing, reason):
+            line = f"cannot {doing}: {reason}"
+        case _:
+            line = _path_line(event)
+    return line
+
+
+def _path_line(event: Event) -> str:
+    match event:
         case Posted(cache, path, nar_bytes, file_bytes):
             return f"posted {path} to {cache} ({size(nar_bytes)}, {size(file_bytes)} compressed)"
         case Retrying(cache, path, reason, seconds):
             return f"not posted yet: {path} to {cache}: {reason}; next try in {seconds:.0f} s"
         case PutAside(cache, path, reason):
             return f"set aside: {path} for {cache}: {reason}"
-        case Ignored(entry, reason):
-            return f"ignored in the queue folder: {entry}: {reason}"
-        case Troubled(doing, reason):
-            return f"cannot {doing}: {reason}"
-        case Queued() | Planned() | Settled():
+        case _:
             return ""

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from narpost.nix.store_path import StorePath
-from narpost.queue.ledger import Ledger, Standing, Totals
+from narpost.queue.ledger import CacheHealth, Ledger, Standing, Totals
 from narpost.queue.lock import DaemonLock
-from narpost.queue.spool import Entry, Spool
+from narpost.queue.spool import Spool
 from narpost.queue.states import State
 
 DAY_SECONDS = 86400.0
@@ -14,7 +14,10 @@ DAY_SECONDS = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class CachePicture:
-    """How one cache stands; sizes in bytes, over the last 24 hours."""
+    """How one cache stands; sizes in bytes, over the last 24 hours.
+
+    *health* is a word of `Condition`, with the *trouble* where it is not up, and the age of that.
+    """
 
     name: str
     url: str
@@ -24,6 +27,9 @@ class CachePicture:
     posted_today: int
     nar_bytes_today: int
     file_bytes_today: int
+    health: str = "up"
+    health_seconds: float | None = None
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +61,20 @@ def take(
     entries = spool.queued()
     standings = ledger.standings()
     totals = ledger.totals(now - DAY_SECONDS)
+    healths = ledger.healths()
     return Snapshot(
         is_daemon_running=lock.is_held(),
         depth=len(entries),
         oldest_seconds=max((now - entry.queued_at for entry in entries), default=None),
         caches=tuple(
-            _picture(name, url, entries, standings, totals.get(name, Totals(0, 0, 0)))
+            _picture(
+                name,
+                url,
+                healths.get(name, CacheHealth("up", "", now)),
+                [standings.get((entry.path.base_name, name), Standing()) for entry in entries],
+                totals.get(name, Totals(0, 0, 0)),
+                now,
+            )
             for name, url in caches
         ),
         failures=tuple(
@@ -76,14 +90,17 @@ def take(
 def _picture(
     name: str,
     url: str,
-    entries: Sequence[Entry],
-    standings: dict[tuple[str, str], Standing],
+    health: CacheHealth,
+    own: Sequence[Standing],
     today: Totals,
+    now: float,
 ) -> CachePicture:
-    own = [standings.get((entry.path.base_name, name), Standing()) for entry in entries]
     return CachePicture(
         name=name,
         url=url,
+        health=health.condition,
+        health_seconds=max(0.0, now - health.since) if health.reason else None,
+        trouble=health.reason,
         waiting=sum(each.state is State.WAITING and not each.tries for each in own),
         retrying=sum(each.state is State.WAITING and each.tries > 0 for each in own),
         set_aside=sum(each.state is State.SET_ASIDE for each in own),

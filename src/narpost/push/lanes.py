@@ -38,9 +38,11 @@ class Lanes(Generic[Item]):
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def stop(self) -> None:
-        """Let go of what no lane has taken yet."""
+    def stop(self) -> list[Item]:
+        """Let go of what no lane has taken yet, and give it back."""
+        waiting = list(self._waiting)
         self._waiting.clear()
+        return waiting
 
     async def finished(self) -> None:
         """Returns when no lane works any more."""

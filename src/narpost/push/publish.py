@@ -11,7 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from narpost.cache.binary_cache import BinaryCache, Nar
-from narpost.errors import NarpostError, Passing, Permanent
+from narpost.errors import (
+    CacheRefused,
+    CacheUnreachable,
+    NarpostError,
+    Passing,
+    Permanent,
+    StoreUnreachable,
+)
 from narpost.nix.cache_names import nar_key
 from narpost.nix.narinfo import NarInfo
 from narpost.nix.path_info import PathInfo
@@ -32,6 +39,7 @@ NARINFOS = 64
 BACKLOG_BYTES = 1 << 30
 
 Visible = Callable[[NarInfo], None]
+Failed = Callable[[StorePath, Exception], None]
 Ended = Callable[[StorePath, Exception | None], None]
 
 
@@ -58,7 +66,10 @@ class _Job:
 
 
 class Publisher:
-    """Publishes each path once, however many plans want it; calls *on_visible* after each."""
+    """Publishes each path once, however many plans want it.
+
+    Calls *on_visible* after each, and *on_failed* for each that fails by itself.
+    """
 
     def __init__(
         self,
@@ -67,12 +78,14 @@ class Publisher:
         compression: Compression,
         keys: Sequence[SecretKey],
         on_visible: Visible,
+        on_failed: Failed,
     ) -> None:
         self._cache = cache
         self._packer = packer
         self._compression = compression
         self._keys = tuple(keys)
         self._on_visible = on_visible
+        self._on_failed = on_failed
         self._jobs: dict[StorePath, _Job] = {}
         self._unpacked_bytes = 0
         self._small = Lanes(SMALL_LANES, _take_small, self._send_small)
@@ -98,6 +111,12 @@ class Publisher:
         self._small.stop()
         self._large.stop()
 
+    def give_up(self, error: Exception) -> None:
+        """End what no lane has taken yet with *error*."""
+        for job in (*self._small.stop(), *self._large.stop()):
+            self._unpacked_bytes -= job.info.nar_bytes
+            self._end(job, error)
+
     async def finished(self) -> None:
         """Returns when all that was begun is over."""
         await self._small.finished()
@@ -122,7 +141,7 @@ class Publisher:
             if isinstance(result, Packed):
                 packed.append((job, result))
             else:
-                self._end(job, result)
+                self._fail(job, result)
         await self._send(packed)
 
     async def _send_large(self, jobs: list[_Job]) -> None:
@@ -131,7 +150,7 @@ class Publisher:
             in_a_hurry = self._begin_to_pack([job.info])
             packed = await self._packer.pack_large(job.info, in_a_hurry=in_a_hurry)
         except Exception as error:  # Whatever it is, it is this path's alone.
-            self._end(job, error)
+            self._fail(job, error)
             return
         try:
             await self._send([(job, packed)])
@@ -151,7 +170,7 @@ class Publisher:
         errors = await self._cache.put_nars(nars)
         for (job, _, narinfo), error in zip(described, errors, strict=True):
             if error is not None:
-                self._end(job, error)
+                self._fail(job, error)
             elif not job.has_ended:
                 job.narinfo = narinfo
                 self._show_if_ready(job)
@@ -167,7 +186,13 @@ class Publisher:
         for job, narinfo, error in zip(jobs, narinfos, errors, strict=True):
             if error is None:
                 self._on_visible(narinfo)
-            self._end(job, error)
+                self._end(job, None)
+            else:
+                self._fail(job, error)
+
+    def _fail(self, job: _Job, error: Exception) -> None:
+        self._on_failed(job.info.path, error)
+        self._end(job, error)
 
     def _end(self, first: _Job, error: Exception | None) -> None:
         """A job is over: tell those that wait for it; where it failed, they fail too."""
@@ -224,6 +249,7 @@ def _over(entry: _Entry, error: Exception | None) -> None:
 
 
 def _of_reference(path: StorePath, error: Exception) -> NarpostError:
-    kind = Permanent if isinstance(error, Permanent) else Passing
+    kinds = (Permanent, CacheUnreachable, CacheRefused, StoreUnreachable)
+    kind = next((kind for kind in kinds if isinstance(error, kind)), Passing)
     hint = error.hint if isinstance(error, NarpostError) else ""
     return kind(f"a reference of {path} is not there: {error}", hint)

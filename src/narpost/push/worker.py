@@ -12,21 +12,24 @@ from dataclasses import dataclass
 from narpost.backoff import Backoff
 from narpost.cache.binary_cache import BinaryCache
 from narpost.errors import (
+    CacheBusy,
     CacheRefused,
     CacheUnreachable,
     NarpostError,
+    ObjectRefused,
     PathVanished,
     Permanent,
     StoreUnreachable,
 )
-from narpost.events import Emit, Planned, Posted, Troubled
+from narpost.events import CacheDown, CacheUp, Emit, Planned, Posted
 from narpost.nix.narinfo import NarInfo
 from narpost.nix.path_info import PathInfo
 from narpost.nix.signing import PublicKey
 from narpost.nix.store_path import StorePath
+from narpost.push.health import Condition, Health, may_be_the_cache
 from narpost.push.pack import Packer
 from narpost.push.plan import plan
-from narpost.push.publish import Publisher
+from narpost.push.publish import Failed, Publisher, Visible
 from narpost.push.seen import Seen
 from narpost.queue.queue import Queue
 from narpost.store.store import Store
@@ -34,6 +37,8 @@ from narpost.store.store import Store
 # Large, since presence of many is asked for at once more cheaply.
 BATCH = 10_000
 IN_HAND = 20_000
+# A cache that asks us to go slower is left alone for as long at least.
+BUSY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,37 +63,55 @@ class Worker:
         cache: BinaryCache,
         seen: Seen,
         packer: Packer,
-        publisher_of: Callable[[Callable[[NarInfo], None]], Publisher],
+        publisher_of: Callable[[Visible, Failed], Publisher],
         upstream_keys: Sequence[PublicKey],
         around: Surroundings,
     ) -> None:
         self.name = name
-        self.trouble: NarpostError | None = None
+        self._store_trouble: NarpostError | None = None
         self._queue = queue
         self._store = store
         self._cache = cache
         self._packer = packer
-        self._publisher = publisher_of(self._visible)
+        self._publisher = publisher_of(self._visible, self._suffered)
         self._upstream_keys = tuple(upstream_keys)
         self._around = around
         self._seen = seen
+        self._health = Health()
+        self._successes = 0
+        self._refused_at: dict[StorePath, int] = {}
         self._in_hand = 0
         self._plans: set[asyncio.Task[None]] = set()
         self._asking = ThreadPoolExecutor(1, "ask-store")
         self._work = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    @property
+    def trouble(self) -> NarpostError | None:
+        """What ails the cache, or the store, if anything."""
+        return self._health.trouble or self._store_trouble
 
     def wake(self) -> None:
         """There may be new work."""
         self._work.set()
 
+    def hurry(self) -> None:
+        """Somebody wants it tried again now."""
+        self._hurry.set()
+
     async def run(self, tries_limit: int | None = None) -> None:
         """Post what is due, for ever; ends by cancellation, with what is in hand left running.
 
-        A cache that cannot be opened after *tries_limit* tries ends it with that error.
+        A cache that does not come up within *tries_limit* tries ends it with that error.
         """
-        await self._open(tries_limit)
+        await self._until_up(tries_limit)
         while True:
             self._work.clear()
+            if trouble := self._health.is_down and self._health.trouble:
+                if self._health.probes == tries_limit:
+                    raise trouble
+                await self._rest(trouble)
+                await self._until_up(tries_limit)
             self._take()
             await self._until_due()
 
@@ -104,27 +127,40 @@ class Worker:
         self._packer.close()
         self._asking.shutdown()
 
-    async def _open(self, tries_limit: int | None) -> None:
-        tries = 0
-        while True:
-            try:
-                if await self._cache.open():
-                    self._seen.forget()
-            except (CacheUnreachable, CacheRefused) as error:
-                tries += 1
-                self.trouble = error
-                if tries == tries_limit:
-                    raise
-                self._around.emit(Troubled(f"open {self._cache.name}", error.message))
-                delay = self._around.backoff.delay(tries, self._around.random)
-                await asyncio.sleep(delay)
-            else:
-                self.trouble = None
-                return
+    async def _until_up(self, tries_limit: int | None) -> None:
+        """Probe the cache until it answers; each entry waits meanwhile."""
+        while error := await self._probe():
+            if self._health.probes == tries_limit:
+                raise error
+            await self._rest(error)
+
+    async def _probe(self) -> NarpostError | None:
+        was_down = self._health.is_down
+        try:
+            if await self._cache.open():
+                self._seen.forget()
+        except (CacheUnreachable, CacheRefused) as error:
+            self._change(self._health.after_probe(error))
+            return error
+        if was_down:
+            self._change(self._health.after_probe(None))
+        return None
+
+    async def _rest(self, error: NarpostError) -> None:
+        """Leave the cache alone for a while, unless a person is in a hurry."""
+        seconds = self._around.backoff.delay(self._health.probes + 1, self._around.random)
+        if isinstance(error, CacheBusy):
+            seconds = max(seconds, BUSY_SECONDS)
+        self._around.emit(CacheDown(self.name, error.message, seconds))
+        self._hurry.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
 
     def _take(self) -> None:
-        while self._in_hand < IN_HAND:
-            batch = self._queue.claim(self.name, BATCH)
+        in_hand = 1 if self._health.condition is Condition.ON_TRIAL else IN_HAND
+        while self._in_hand < in_hand and not self._health.is_down:
+            batch = self._queue.claim(self.name, min(BATCH, in_hand - self._in_hand))
             if not batch:
                 return
             self._in_hand += len(batch)
@@ -133,10 +169,8 @@ class Worker:
             task.add_done_callback(self._plans.discard)
 
     async def _until_due(self) -> None:
-        due_at = self._queue.next_due_at(self.name)
-        delay = None if due_at is None else max(0.0, due_at - self._around.clock())
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(delay):
+            async with asyncio.timeout(self._queue.next_due_in(self.name)):
                 await self._work.wait()
 
     async def _post(self, batch: Sequence[StorePath]) -> None:
@@ -147,6 +181,10 @@ class Worker:
             present = await self._present(closure)
             decided = plan(closure, present)
         except Exception as error:  # The edge: whatever it is, the entries stay.
+            if isinstance(error, NarpostError) and may_be_the_cache(error):
+                self._change(self._health.after_probe(error))
+            elif isinstance(error, StoreUnreachable):
+                self._store_trouble = error
             for path in batch:
                 self._ended(path, error)
             return
@@ -181,26 +219,63 @@ class Worker:
         try:
             if error is None:
                 self._queue.confirm(self.name, path)
-                self.trouble = None
+                self._thrived()
         except Exception as failure:  # The edge: whatever it is, the entry stays.
             error = failure
         if error is not None:
             self._failed(path, error)
 
     def _failed(self, path: StorePath, error: Exception) -> None:
-        if isinstance(error, Permanent):
-            self._queue.set_aside(self.name, path, error)
-            return
         if not isinstance(error, NarpostError):
             error = NarpostError(f"narpost itself failed: {type(error).__name__}: {error}")
-        if isinstance(error, CacheUnreachable | CacheRefused | StoreUnreachable):
-            self.trouble = error
-        tries = self._queue.tries(self.name, path) + 1
-        delay = self._around.backoff.delay(tries, self._around.random)
-        self._queue.postpone(self.name, path, error, delay)
+        if isinstance(error, Permanent):
+            self._queue.set_aside(self.name, path, error)
+        elif may_be_the_cache(error) and self._health.is_down:
+            self._queue.put_back(self.name, path, error)
+        elif isinstance(error, CacheRefused) and self._takes_others(path):
+            refused = ObjectRefused(error.message, error.hint)
+            self._queue.set_aside(self.name, path, refused)
+        else:
+            tries = self._queue.tries(self.name, path) + 1
+            delay = self._around.backoff.delay(tries, self._around.random)
+            self._queue.postpone(self.name, path, error, delay)
+
+    def _takes_others(self, path: StorePath) -> bool:
+        """Whether the cache took something else since it first refused *path*."""
+        first = self._refused_at.setdefault(path, self._successes)
+        return self._successes > first
+
+    def _suffered(self, path: StorePath, error: Exception) -> None:
+        """A path failed by itself, and perhaps the cache with it."""
+        if isinstance(error, StoreUnreachable):
+            self._store_trouble = error
+        if not isinstance(error, NarpostError) or not may_be_the_cache(error):
+            return
+        was_down = self._health.is_down
+        self._change(self._health.after_failure(path, error))
+        if self._health.is_down and not was_down:
+            self._publisher.give_up(error)
+
+    def _thrived(self) -> None:
+        self._successes += 1
+        self._store_trouble = None
+        if self._health != Health():
+            self._change(self._health.after_success())
+
+    def _change(self, health: Health) -> None:
+        was_down = self._health.condition in {Condition.DOWN, Condition.ON_TRIAL}
+        self._health = health
+        self._work.set()
+        reason = health.trouble.message if health.trouble else ""
+        self._queue.ledger.keep_health(
+            self.name, health.condition.value, reason, self._around.clock()
+        )
+        if was_down and health.condition is Condition.UP:
+            self._around.emit(CacheUp(self.name))
 
     def _visible(self, narinfo: NarInfo) -> None:
         info, file_bytes = narinfo.info, narinfo.file_bytes or 0
+        self._thrived()
         self._seen.add([info.path])
         sizes = (info.nar_bytes, file_bytes)
         self._queue.ledger.post(info.path, self.name, sizes, self._around.clock())

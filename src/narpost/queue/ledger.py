@@ -29,6 +29,13 @@ _POSTED = "INSERT INTO posting VALUES (?, ?, ?, ?, ?)"
 _SETTLED = "REPLACE INTO settled VALUES (?, ?)"
 _SEEN = "REPLACE INTO seen VALUES (?, ?, ?)"
 _UNSEEN = "DELETE FROM seen WHERE url = ?"
+# The time is that of the last change of condition.
+_HEALTH = """
+    INSERT INTO health VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+        since = iif(condition = excluded.condition, since, excluded.since),
+        condition = excluded.condition,
+        reason = excluded.reason
+"""
 _PRUNE_SEEN = "DELETE FROM seen WHERE seen_at < ?"
 _PRUNE_POSTED = "DELETE FROM posting WHERE posted_at < ?"
 _PRUNE_SETTLED = "DELETE FROM settled WHERE settled_at < ?"
@@ -63,6 +70,7 @@ class _Unsaved:
     forgotten: set[str] = field(default_factory=set)
     postings: list[Row] = field(default_factory=list)
     settled: list[Row] = field(default_factory=list)
+    healths: dict[str, Row] = field(default_factory=dict)
     unseen: list[Row] = field(default_factory=list)
     seen: list[Row] = field(default_factory=list)
     pruned_at: float | None = None
@@ -80,12 +88,22 @@ class _Unsaved:
         )
         yield _POSTED, self.postings
         yield _SETTLED, self.settled
+        yield _HEALTH, list(self.healths.values())
         yield _UNSEEN, self.unseen
         yield _SEEN, self.seen
         if self.pruned_at is not None:
             yield _PRUNE_POSTED, [(self.pruned_at - HISTORY_SECONDS,)]
             yield _PRUNE_SETTLED, [(self.pruned_at - HISTORY_SECONDS,)]
             yield _PRUNE_SEEN, [(self.pruned_at - SEEN_KEPT_SECONDS,)]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheHealth:
+    """How a cache does, in a word, and *since* when, in seconds since the epoch."""
+
+    condition: str
+    reason: str
+    since: float
 
 
 class Ledger:
@@ -126,6 +144,15 @@ class Ledger:
             "SELECT path, seen_at FROM seen WHERE url = ? AND seen_at >= ?", (url, since)
         )
         return {StorePath(path): seen_at for path, seen_at in rows}
+
+    def keep_health(self, cache: str, condition: str, reason: str, now: float) -> None:
+        """Keep how *cache* does."""
+        self._unsaved.healths[cache] = (cache, condition, reason, now)
+
+    def healths(self) -> dict[str, CacheHealth]:
+        """How each cache does, by name; none that nobody has tried yet."""
+        rows = self._database.execute("SELECT cache, condition, reason, since FROM health")
+        return {cache: CacheHealth(*row) for cache, *row in rows}
 
     def settle(self, path: StorePath, now: float) -> None:
         """Keep that every cache has *path*."""

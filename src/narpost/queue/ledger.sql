@@ -33,3 +33,11 @@ CREATE TABLE IF NOT EXISTS seen (
     seen_at REAL NOT NULL,
     PRIMARY KEY (url, path)
 ) WITHOUT ROWID;
+
+-- How each cache does since when, in the words of the screen.
+CREATE TABLE IF NOT EXISTS health (
+    cache     TEXT PRIMARY KEY,
+    condition TEXT NOT NULL,
+    reason    TEXT NOT NULL,
+    since     REAL NOT NULL
+) WITHOUT ROWID;

@@ -11,11 +11,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from narpost.errors import NarpostError
-from narpost.events import Emit, Ignored, PutAside, Queued, Retrying, Settled
+from narpost.events import Emit, Ignored, PutAside, Queued, Renewed, Retrying, Settled
 from narpost.nix.store_path import StorePath
 from narpost.queue.ledger import Ledger, Standing
 from narpost.queue.spool import Spool
 from narpost.queue.states import Move, State, moved
+
+# Nothing is postponed for longer; what seems to be was so before the clock was set back.
+LONGEST_SECONDS = 3600.0
 
 
 class Queue:
@@ -42,7 +45,7 @@ class Queue:
         self._ready: dict[str, deque[StorePath]] = {cache: deque() for cache in caches}
         self._later: dict[str, list[tuple[float, int, StorePath]]] = {cache: [] for cache in caches}
         self._turns = itertools.count()
-        self._aside: dict[StorePath, float | None] = {}
+        self._failed: dict[StorePath, tuple[int, int] | None] = {}
         self._settled: list[StorePath] = []
 
     def look(self) -> list[StorePath]:
@@ -51,7 +54,7 @@ class Queue:
         sight = self.spool.look({*self._entries, *self._derivations, *self._settled})
         for path in sight.gone:
             self._derivations.discard(path)
-            self._aside.pop(path, None)
+            self._failed.pop(path, None)
             if self._entries.pop(path, None) is not None:
                 self.ledger.forget(path)
         for entry in sorted(sight.entries, key=lambda entry: entry.queued_at):
@@ -94,9 +97,12 @@ class Queue:
                 claimed.append(path)
         return claimed
 
-    def next_due_at(self, cache: str) -> float | None:
-        """When the next postponed entry of *cache* is due, in seconds since the epoch."""
-        return self._later[cache][0][0] if self._later[cache] else None
+    def next_due_in(self, cache: str) -> float | None:
+        """In how many seconds the next postponed entry of *cache* is due."""
+        if not self._later[cache]:
+            return None
+        seconds = self._later[cache][0][0] - self._clock()
+        return max(0.0, seconds) if seconds <= LONGEST_SECONDS else 0.0
 
     def confirm(self, cache: str, path: StorePath) -> None:
         """*cache* has *path* and its closure; the last such cache lets go of the link."""
@@ -116,8 +122,19 @@ class Queue:
         due_at = self._clock() + seconds
         state = moved(standing.state, Move.POSTPONE)
         self._keep(path, cache, Standing(state, standing.tries + 1, due_at, error.message))
+        self._failed[path] = self.spool.mark(path)
         self._wait(cache, path, due_at)
         self._emit(Retrying(cache, path.base_name, error.message, seconds))
+
+    def put_back(self, cache: str, path: StorePath, error: NarpostError) -> None:
+        """It was not *path* that failed: its tries stay, and it is due as soon as it can go."""
+        standing = self._in_hand(path, cache)
+        if standing is None:
+            return
+        state = moved(standing.state, Move.PUT_BACK)
+        self._keep(path, cache, Standing(state, standing.tries, 0.0, error.message))
+        self._failed[path] = self.spool.mark(path)
+        self._wait(cache, path, 0.0)
 
     def set_aside(self, cache: str, path: StorePath, error: NarpostError) -> None:
         """Leave *path* queued, and do not try again by ourselves."""
@@ -130,10 +147,10 @@ class Queue:
         return standing.tries if standing else 0
 
     def retry(self, path: StorePath) -> None:
-        """Try *path* again where it was set aside."""
-        self._aside.pop(path, None)
+        """Try *path* again now, as if it had not failed."""
+        self._failed.pop(path, None)
         for cache, standing in self._entries.get(path, {}).items():
-            if standing.state is State.SET_ASIDE:
+            if standing.state in {State.SET_ASIDE, State.WAITING}:
                 self._keep(path, cache, Standing(moved(standing.state, Move.RETRY)))
                 self._wait(cache, path, 0.0)
 
@@ -193,22 +210,24 @@ class Queue:
             standings[cache] = standing
             if standing.state is State.WAITING:
                 self._wait(cache, path, standing.due_at)
-            elif standing.state is State.SET_ASIDE:
-                self._aside[path] = self.spool.queued_at(path)
+            if standing.reason:
+                self._failed[path] = self.spool.mark(path)
         self._emit(Queued(path.base_name))
         self._settle_if_confirmed(path)
 
     def _settle_if_confirmed(self, path: StorePath) -> None:
         if all(each.state is State.CONFIRMED for each in self._entries[path].values()):
             del self._entries[path]
+            self._failed.pop(path, None)
             self.ledger.settle(path, self._clock())
             self._settled.append(path)
 
     def _retry_renewed(self) -> None:
-        """A link that was made anew is somebody's wish that its path be tried again."""
-        renewed = [path for path, at in self._aside.items() if self.spool.queued_at(path) != at]
+        """A link that was made anew is somebody's wish that its path be tried again now."""
+        renewed = [path for path, mark in self._failed.items() if self.spool.mark(path) != mark]
         for path in renewed:
             self.retry(path)
+            self._emit(Renewed(path.base_name))
 
     def _forget_unqueued(self) -> None:
         """Drop what is remembered of paths that left the folder while nobody looked."""
@@ -222,7 +241,7 @@ class Queue:
 
     def _wake_late(self, cache: str) -> None:
         later, now = self._later[cache], self._clock()
-        while later and later[0][0] <= now:
+        while later and not 0 < later[0][0] - now <= LONGEST_SECONDS:
             due_at, _turn, path = heapq.heappop(later)
             standing = self._standing(path, cache)
             # Another time may have been set since.
@@ -241,7 +260,7 @@ class Queue:
         standing = self._entries[path][cache]
         state = moved(standing.state, Move.SET_ASIDE)
         self._keep(path, cache, Standing(state, standing.tries + 1, 0.0, reason))
-        self._aside[path] = self.spool.queued_at(path)
+        self._failed[path] = self.spool.mark(path)
         self._emit(PutAside(cache, path.base_name, reason))
 
     def _keep(self, path: StorePath, cache: str, standing: Standing) -> None:

@@ -95,12 +95,14 @@ class Spool:
         except OSError as error:
             raise _cannot(f"queue {path} in", self.folder, error) from error
 
-    def queued_at(self, path: StorePath) -> float | None:
-        """When the link of *path* was made, in seconds since the epoch; none if it is gone."""
+    def mark(self, path: StorePath) -> tuple[int, int] | None:
+        """What tells the link of *path* from one that is made later; none if it is gone."""
         try:
-            return self._link(path).lstat().st_mtime
+            found = self._link(path).lstat()
         except FileNotFoundError:
             return None
+        # A time is not enough: two links may be made within one tick of the clock.
+        return found.st_ino, found.st_mtime_ns
 
     def holds(self, path: StorePath) -> bool:
         """Whether *path* is queued."""

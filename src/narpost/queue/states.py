@@ -19,6 +19,7 @@ class Move(Enum):
     CLAIM = "claim"
     CONFIRM = "confirm"
     POSTPONE = "postpone"
+    PUT_BACK = "put back"
     SET_ASIDE = "set aside"
     RETRY = "retry"
 
@@ -29,6 +30,7 @@ MOVES: Mapping[tuple[State, Move], State] = {
     (State.WAITING, Move.SET_ASIDE): State.SET_ASIDE,
     (State.IN_HAND, Move.CONFIRM): State.CONFIRMED,
     (State.IN_HAND, Move.POSTPONE): State.WAITING,
+    (State.IN_HAND, Move.PUT_BACK): State.WAITING,
     (State.IN_HAND, Move.SET_ASIDE): State.SET_ASIDE,
     (State.SET_ASIDE, Move.RETRY): State.WAITING,
 }

@@ -163,3 +163,17 @@ def test_what_failed_and_then_was_posted_is_no_failure(spool: Spool, ledger: Led
 
     assert taken.failures == ()
     assert taken.caches[0] == picture("main", "s3://nix")
+
+
+def test_a_cache_that_is_down_says_since_when_and_why(ledger: Ledger, spool: Spool) -> None:
+    """Since it went down, and not since the last probe; a cache that is up says nothing."""
+    ledger.keep_health("main", "down", "cannot reach it", NOW - 60)
+    ledger.keep_health("other", "up", "", NOW - 60)
+    ledger.save()
+    ledger.keep_health("main", "down", "still not", NOW - 5)
+    ledger.save()
+
+    main, other = take(spool, ledger).caches
+
+    assert (main.health, main.health_seconds, main.trouble) == ("down", 60, "still not")
+    assert (other.health, other.health_seconds, other.trouble) == ("up", None, "")

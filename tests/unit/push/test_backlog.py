@@ -40,7 +40,7 @@ def posted(folder: Path) -> bytes:
     async def post() -> None:
         packer = Packer(store, USUAL, folder, HURRIED)
         cache = BinaryCache(ObjectBucket(objects, "memory"), CacheInfo(STORE_DIR))
-        publisher = Publisher(cache, packer, USUAL, [], lambda _narinfo: None)
+        publisher = Publisher(cache, packer, USUAL, [], lambda _narinfo: None, lambda *_error: None)
         publisher.post(plan(graph_of(INFO), ()), [INFO.path], lambda _path, _error: None)
         await publisher.finished()
         packer.close()

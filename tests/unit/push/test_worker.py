@@ -16,9 +16,10 @@ from obstore.store import MemoryStore
 
 from narpost.backoff import Backoff
 from narpost.cache.binary_cache import BinaryCache
+from narpost.cache.bucket import Refusal
 from narpost.cache.object_store import ObjectBucket
-from narpost.errors import CacheUnreachable, UsageError
-from narpost.events import Emit, Event, Posted, PutAside, Retrying, Settled, Troubled
+from narpost.errors import CacheBusy, CacheRefused, CacheUnreachable, UsageError
+from narpost.events import CacheDown, CacheUp, Emit, Event, Posted, PutAside, Retrying, Settled
 from narpost.nix.cache_info import CacheInfo
 from narpost.nix.cache_names import narinfo_key
 from narpost.nix.narinfo import NarInfo
@@ -27,10 +28,11 @@ from narpost.nix.signing import PublicKey, SecretKey
 from narpost.nix.store_path import StoreDir, StorePath
 from narpost.push import pack, publish
 from narpost.push.compression import Compression
+from narpost.push.health import PATHS_IN_A_ROW
 from narpost.push.pack import Packer
 from narpost.push.publish import Publisher
 from narpost.push.seen import SEEN_SECONDS, Seen
-from narpost.push.worker import Surroundings, Worker
+from narpost.push.worker import BUSY_SECONDS, Surroundings, Worker
 from narpost.queue.ledger import Ledger
 from narpost.queue.queue import Queue
 from narpost.queue.spool import Spool
@@ -63,6 +65,7 @@ class Fault(Enum):
     """What a bucket does instead of storing an object."""
 
     FAIL = auto()
+    BUSY = auto()
     CUT_SHORT = auto()
     LOSE_ANSWER = auto()
     CRASH = auto()
@@ -72,13 +75,19 @@ class Fault(Enum):
 class FaultyBucket(ObjectBucket):
     """A bucket in memory whose nth put meets a fault; after a crash, no call ever ends.
 
-    *broken_promises* names each narinfo that was put while something that it promises was not
-    there. Nothing is ever deleted, so what was there at that time stays there. *asked* are the
-    keys whose size somebody wanted.
+    Of *refused* keys no object may be written. *broken_promises* names each narinfo that was put
+    while something that it promises was not there: nothing is ever deleted, so what was there at
+    that time stays there. *asked* are the keys whose size somebody wanted.
     """
 
-    def __init__(self, objects: MemoryStore, faults: Mapping[int, Fault] | None = None) -> None:
+    def __init__(
+        self,
+        objects: MemoryStore,
+        faults: Mapping[int, Fault] | None = None,
+        refused: Collection[str] = (),
+    ) -> None:
         super().__init__(objects, "memory")
+        self._refused = refused
         self.objects = objects
         self.crashed = asyncio.Event()
         self.broken_promises: list[str] = []
@@ -116,7 +125,11 @@ class FaultyBucket(ObjectBucket):
         fault = self._faults.get(self._puts)
         self._puts += 1
         if fault is Fault.FAIL:
-            raise CacheUnreachable("503 Slow Down")
+            raise CacheUnreachable("500 Internal Server Error")
+        if fault is Fault.BUSY:
+            raise CacheBusy("503 Slow Down")
+        if key in self._refused:
+            raise Refusal(f"cannot write {key}: access denied", "", "AccessDenied")
         if fault is Fault.CRASH:
             self.crashed.set()
             await self._hang_if_crashed()
@@ -160,6 +173,11 @@ def sizes(objects: MemoryStore) -> dict[str, int]:
     return {each["path"]: each["size"] for page in obstore.list(objects) for each in page}
 
 
+def crowd(count: int) -> list[PathInfo]:
+    """Paths that have nothing to do with each other."""
+    return [path_info(f"path-{number}") for number in range(count)]
+
+
 @dataclass(slots=True)
 class Workshop:
     """A store, a queue in *folder* and a bucket, where one worker after another works."""
@@ -170,6 +188,7 @@ class Workshop:
     events: list[Event] = field(default_factory=list)
     upstream: tuple[PublicKey, ...] = ()
     now: float = 0.0
+    refused: tuple[str, ...] = ()
 
     def queue(self, *infos: PathInfo) -> None:
         """Queue paths, as the hook does."""
@@ -208,7 +227,7 @@ class Workshop:
     async def _work(
         self, faults: Mapping[int, Fault] | None, tries_limit: int | None
     ) -> FaultyBucket:
-        bucket, changed = FaultyBucket(self.objects, faults), asyncio.Event()
+        bucket, changed = FaultyBucket(self.objects, faults, self.refused), asyncio.Event()
 
         def emit(event: Event) -> None:
             self.events.append(event)
@@ -245,7 +264,7 @@ class Workshop:
             cache=cache,
             seen=Seen("memory://", queue.ledger, lambda: self.now),
             packer=packer,
-            publisher_of=lambda visible: Publisher(cache, packer, compression, [KEY], visible),
+            publisher_of=lambda *tell: Publisher(cache, packer, compression, [KEY], *tell),
             upstream_keys=self.upstream,
             around=Surroundings(lambda: self.now, lambda: 0.0, emit, Backoff()),
         )
@@ -408,7 +427,7 @@ def test_a_bucket_that_fails_twice_is_tried_a_third_time(workshop: Workshop) -> 
 
     name = OTHER.path.base_name
     ends = [event for event in workshop.events if isinstance(event, Retrying | Settled)]
-    assert ends == [Retrying(CACHE, name, "503 Slow Down", 0.0)] * 2 + [Settled(name)]
+    assert ends == [Retrying(CACHE, name, "500 Internal Server Error", 0.0)] * 2 + [Settled(name)]
     assert workshop.queued() == set()
 
 
@@ -442,7 +461,7 @@ def test_a_bucket_that_is_down_at_first_burns_no_tries(workshop: Workshop) -> No
 
     workshop.work({0: Fault.FAIL, 1: Fault.FAIL})
 
-    assert len(workshop.heard(Troubled)) == 2
+    assert len(workshop.heard(CacheDown)) == 2
     assert workshop.heard(Retrying) == []
     assert workshop.queued() == set()
 
@@ -451,11 +470,83 @@ def test_a_bucket_that_stays_down_ends_a_drain(workshop: Workshop) -> None:
     """After so many tries its error is told, and the entry stays."""
     workshop.queue(OTHER)
 
-    with pytest.raises(CacheUnreachable, match="503 Slow Down"):
+    with pytest.raises(CacheUnreachable, match="500 Internal Server Error"):
         workshop.work(dict.fromkeys(range(9), Fault.FAIL), tries_limit=3)
 
-    assert len(workshop.heard(Troubled)) == 2
+    assert len(workshop.heard(CacheDown)) == 2
     assert workshop.queued() == {OTHER.path}
+
+
+def test_three_paths_that_fail_in_a_row_mean_that_the_cache_is_down(workshop: Workshop) -> None:
+    """Then no path's tries are spent, one goes first when it answers again, and all is posted."""
+    several = crowd(20)
+    workshop.store = FakeStore(graph_of(*several))
+    workshop.queue(*several)
+
+    workshop.work(dict.fromkeys(range(1, 20), Fault.FAIL))
+
+    # Of 19 failures; stragglers may come after it is up again.
+    assert len(workshop.heard(Retrying)) < 2 * PATHS_IN_A_ROW
+    assert CacheUp(CACHE) in workshop.heard(CacheUp)
+    assert workshop.visible() == hash_parts(*several)
+
+
+def test_a_cache_that_is_down_gets_one_path_at_a_time(workshop: Workshop) -> None:
+    """After a probe that succeeds, as long as nothing else does."""
+    several = crowd(20)
+    workshop.store = FakeStore(graph_of(*several))
+    workshop.queue(*several)
+
+    with pytest.raises(CacheUnreachable):
+        workshop.work(dict.fromkeys(range(1, 100), Fault.FAIL), tries_limit=5)
+
+    downs = workshop.heard(CacheDown)
+    assert len(downs) == 5
+    assert workshop.visible() == set()
+    assert workshop.queued() == {info.path for info in several}
+
+
+def test_a_cache_that_asks_us_to_go_slower_is_left_alone(workshop: Workshop) -> None:
+    """At once, and no path's tries are spent."""
+    workshop.queue(OTHER, LIBRARY)
+
+    workshop.work({1: Fault.BUSY})
+
+    [down] = workshop.heard(CacheDown)
+    assert isinstance(down, CacheDown) and down.after_seconds >= BUSY_SECONDS
+    assert workshop.heard(Retrying) == []
+    assert workshop.visible() == hash_parts(OTHER, LIBRARY)
+
+
+def test_a_path_that_alone_is_refused_is_set_aside(workshop: Workshop) -> None:
+    """Where the cache takes others it is no fault of the credentials; its referrers say why."""
+    late = path_info("late", OTHER.path)
+    workshop.store = FakeStore(graph_of(LIBRARY, PROGRAM, OTHER, late))
+    workshop.refused = (narinfo_key(LIBRARY.path),)
+    workshop.queue(LIBRARY, PROGRAM, late)
+
+    workshop.work()
+
+    aside = {event.path: event.reason for event in workshop.events if isinstance(event, PutAside)}
+    assert aside.keys() == {LIBRARY.path.base_name, PROGRAM.path.base_name}
+    assert all("access denied" in reason for reason in aside.values())
+    assert workshop.visible() == hash_parts(OTHER, late)
+
+
+def test_credentials_that_may_write_nothing_set_nothing_aside(workshop: Workshop) -> None:
+    """They may be mended, and then all is posted."""
+    several = crowd(5)
+    workshop.store = FakeStore(graph_of(*several))
+    workshop.queue(*several)
+    workshop.refused = tuple(narinfo_key(info.path) for info in several)
+    with pytest.raises(CacheRefused):
+        workshop.work(tries_limit=4)
+    workshop.refused = ()
+
+    workshop.work()
+
+    assert workshop.heard(PutAside) == []
+    assert workshop.visible() == hash_parts(*several)
 
 
 def test_a_path_that_left_the_store_is_set_aside(workshop: Workshop) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from narpost.errors import NarpostError, Passing, PathCorrupt
-from narpost.events import Event, Ignored, PutAside, Queued, Retrying, Settled
+from narpost.events import Event, Ignored, PutAside, Queued, Renewed, Retrying, Settled
 from narpost.nix.store_path import StorePath
 from narpost.queue.ledger import FILE, Ledger
 from narpost.queue.queue import Queue
@@ -158,13 +158,13 @@ def test_what_is_postponed_is_due_after_its_time(desk: Desk) -> None:
     queue = desk.open_with(HELLO)
     fail(queue, HELLO, 30)
     early = queue.claim("main", ALL)
-    due_at = queue.next_due_at("main")
+    due_in = queue.next_due_in("main")
 
     desk.now += 30
     late = queue.claim("main", ALL)
 
     assert early == []
-    assert due_at == 1030
+    assert due_in == 30
     assert late == [HELLO]
     assert desk.events[-1] == Retrying("main", HELLO.base_name, "the cache is down", 30)
 
@@ -175,11 +175,11 @@ def test_what_is_due_first_is_first(desk: Desk) -> None:
     queue.claim("main", ALL)
     queue.postpone("main", HELLO, DOWN, 20)
     queue.postpone("main", WORLD, DOWN, 10)
-    first = queue.next_due_at("main")
+    first = queue.next_due_in("main")
 
     desk.now += 60
 
-    assert first == 1010
+    assert first == 10
     assert queue.claim("main", ALL) == [WORLD, HELLO]
 
 
@@ -497,3 +497,38 @@ def test_an_error_is_kept_by_its_message(desk: Desk) -> None:
     queue.postpone("main", HELLO, NarpostError("it failed", "mend it"), 1)
 
     assert queue.left() == {HELLO: "it failed"}
+
+
+def test_a_clock_that_was_set_back_holds_nothing_up(desk: Desk) -> None:
+    """What was to be tried in half a minute is not put off by a day."""
+    queue = desk.open_with(HELLO)
+    fail(queue, HELLO, 30)
+
+    desk.now -= 86400
+
+    assert queue.next_due_in("main") == 0
+    assert queue.claim("main", ALL) == [HELLO]
+
+
+def test_what_is_put_back_keeps_its_tries_and_is_due(desk: Desk) -> None:
+    """It was the cache that failed, and no fault of the path."""
+    queue = desk.open_with(HELLO)
+    queue.claim("main", ALL)
+
+    queue.put_back("main", HELLO, DOWN)
+
+    assert queue.tries("main", HELLO) == 0
+    assert queue.left() == {HELLO: DOWN.message}
+    assert queue.claim("main", ALL) == [HELLO]
+
+
+def test_a_link_made_anew_makes_what_was_postponed_due(desk: Desk) -> None:
+    """Somebody queued it once more, and does not want to wait for the next try."""
+    queue = desk.open_with(HELLO)
+    fail(queue, HELLO, 30)
+
+    desk.spool.renew(HELLO)
+    queue.look()
+
+    assert queue.claim("main", ALL) == [HELLO]
+    assert Renewed(HELLO.base_name) in desk.events
