@@ -9,13 +9,17 @@ PROGRAM = Path(sys.executable).with_name("narpost")
 
 def page() -> str:
     """The page, in Markdown."""
-    overview = _help()
-    names = overview.partition("Commands:\n")[2].split("\n")
-    commands = [line.split()[0] for line in names if line.startswith("  ") and line[2] != " "]
-    parts = ["# Commands\n\nWritten by `make docs` from the commands' own `--help`.\n"]
-    parts.append(_block("narpost", overview))
-    parts += [_block(f"narpost {name}", _help(name)) for name in commands]
-    return "\n".join(parts)
+    title = "# Commands\n\nWritten by `make docs` from the commands' own `--help`.\n"
+    return "\n".join([title, *_blocks()])
+
+
+def _blocks(*command: str) -> list[str]:
+    """A block for *command*, and for those below it."""
+    text = _help(*command)
+    lines = text.partition("Commands:\n")[2].split("\n")
+    names = [line.split()[0] for line in lines if line.startswith("  ") and line[2] != " "]
+    below = [block for name in names for block in _blocks(*command, name)]
+    return [_block(" ".join(("narpost", *command)), text), *below]
 
 
 def _help(*command: str) -> str:

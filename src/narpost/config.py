@@ -13,12 +13,19 @@ from narpost.nix.signing import PublicKey
 from narpost.nix.store_url import StoreUrl, nearest
 from narpost.store.place import Place
 
+WARN_DEPTH = 10_000
+PACKED_BYTES = 16 << 30
 DEFAULT_FILE = Path("/etc/narpost/config.toml")
 
 _KEYS: Mapping[str, frozenset[str]] = {
-    "queue": frozenset(("directory", "state")),
+    "queue": frozenset(
+        "directory state catch-up drop-set-aside-after-days warn-depth packed-bytes".split()
+    ),
     "nix": frozenset(("store",)),
-    "cache": frozenset("name url secret-key-files upstream-keys sign backlog-level".split()),
+    "cache": frozenset(
+        "name url secret-key-files upstream-keys sign backlog-level"
+        " bytes-per-second requests-per-second".split()
+    ),
 }
 _CACHE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -27,7 +34,8 @@ _CACHE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 class CacheConfig:
     """One cache: its *url* is that of `nix copy --to`, with parameters.
 
-    *backlog_level* is the compression level while much is waiting.
+    *backlog_level* is the compression level while much is waiting; what is sent may be bounded
+    by *bytes_per_second* and *requests_per_second*.
     """
 
     name: str
@@ -36,16 +44,26 @@ class CacheConfig:
     upstream_keys: tuple[PublicKey, ...] = ()
     sign: bool = True
     backlog_level: int | None = None
+    bytes_per_second: int | None = None
+    requests_per_second: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """*directory* lies below gcroots and holds the queue; *state* may be deleted at any time."""
+    """*directory* lies below gcroots and holds the queue; *state* may be deleted at any time.
+
+    *packed_bytes* bounds what one cache keeps packed on disk; a deeper queue than *warn_depth*
+    is warned of.
+    """
 
     directory: Path
     state: Path
     store: str = "auto"
     caches: tuple[CacheConfig, ...] = ()
+    catch_up: bool = False
+    drop_set_aside_after_days: int | None = None
+    warn_depth: int = WARN_DEPTH
+    packed_bytes: int = PACKED_BYTES
 
 
 def load(file: Path, place: Place) -> Config:
@@ -85,6 +103,10 @@ def parse(table: Mapping[str, Any], place: Place) -> Config:
         state=_folder(queue, "state", given.state, "queue"),
         store=_text(nix, "store", given.store, "nix"),
         caches=tuple(map(_cache, _caches(table))),
+        catch_up=_claim(queue, "catch-up", given.catch_up, "queue"),
+        drop_set_aside_after_days=_number(queue, "drop-set-aside-after-days", "queue"),
+        warn_depth=_number(queue, "warn-depth", "queue") or given.warn_depth,
+        packed_bytes=_number(queue, "packed-bytes", "queue") or given.packed_bytes,
     )
     names = [cache.name for cache in config.caches]
     if not names:
@@ -111,16 +133,15 @@ def _cache(table: Mapping[str, Any]) -> CacheConfig:
         raise UsageError(f"the {where} has no url", 'add url = "s3://…" or "file:///…"')
     url = StoreUrl.parse(_text(table, "url", "", where))
     files = tuple(map(_expanded, _texts(table, "secret-key-files", where)))
-    sign = table.get("sign", True)
-    if not isinstance(sign, bool):
-        raise UsageError(f"sign of {where} is {sign!r}", "write sign = true or sign = false")
     return CacheConfig(
         name=name,
         url=url,
         secret_key_files=files + key_files(url),
         upstream_keys=tuple(map(PublicKey.parse, _texts(table, "upstream-keys", where))),
-        sign=sign,
-        backlog_level=_number(table, "backlog-level", where),
+        sign=_claim(table, "sign", True, where),
+        backlog_level=_number(table, "backlog-level", where, lowest=0),
+        bytes_per_second=_number(table, "bytes-per-second", where),
+        requests_per_second=_number(table, "requests-per-second", where),
     )
 
 
@@ -176,10 +197,22 @@ def _text(table: Mapping[str, Any], key: str, given: str, where: str) -> str:
     return text
 
 
-def _number(table: Mapping[str, Any], key: str, where: str) -> int | None:
+def _claim(table: Mapping[str, Any], key: str, given: bool, where: str) -> bool:
+    claim = table.get(key, given)
+    if not isinstance(claim, bool):
+        raise UsageError(f"{key} of {where} is {claim!r}", f"write {key} = true or {key} = false")
+    return claim
+
+
+def _number(table: Mapping[str, Any], key: str, where: str, *, lowest: int = 1) -> int | None:
     number = table.get(key)
-    if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
-        raise UsageError(f"{key} of {where} is {number!r}", f"write {key} = 1, without quotes")
+    if number is None:
+        return None
+    if not isinstance(number, int) or isinstance(number, bool) or number < lowest:
+        raise UsageError(
+            f"{key} of {where} is {number!r}",
+            f"write {key} = 1000, a whole number from {lowest} on, without quotes",
+        )
     return number
 
 

@@ -92,6 +92,20 @@ class CacheUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """An entry that was set aside long ago was let go of, as is configured."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deep:
+    """More entries wait than somebody wants to see; nothing is held up by that."""
+
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
 class Troubled:
     """Something outside of any one entry failed, such as reading the queue folder."""
 
@@ -110,6 +124,8 @@ Event = (
     | PutAside
     | CacheDown
     | CacheUp
+    | Dropped
+    | Deep
     | Troubled
 )
 Emit = Callable[[Event], None]

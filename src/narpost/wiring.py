@@ -3,6 +3,7 @@
 What is heavy is imported where it is put together, so that commands that only look start at once.
 """
 
+import contextlib
 import random
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from narpost.config import CacheConfig, Config
 from narpost.errors import UsageError
 from narpost.nix.signing import SecretKey
+from narpost.nix.store_path import StorePath
 from narpost.nix.store_url import StoreUrl
 from narpost.queue.spool import Spool
 from narpost.store.place import Place
@@ -19,6 +21,7 @@ from narpost.store.place import Place
 if TYPE_CHECKING:
     from narpost.cache.binary_cache import BinaryCache
     from narpost.cache.bucket import Bucket
+    from narpost.cache.pace import Pace
     from narpost.daemon.daemon import Daemon
     from narpost.events import Bus
     from narpost.push.worker import Worker
@@ -69,21 +72,23 @@ def open_spool(config: Config, place: Place) -> Spool:
 def open_cache(config: CacheConfig, place: Place) -> "BinaryCache":
     """The cache that *config* names."""
     from narpost.cache.binary_cache import BinaryCache
+    from narpost.cache.pace import Pace
     from narpost.nix.cache_info import CacheInfo
 
     info = CacheInfo.from_parameters(place.store_dir, config.url.parameters)
-    return BinaryCache(open_bucket(config.url), info)
+    pace = Pace(config.requests_per_second, config.bytes_per_second, clock=time.monotonic)
+    return BinaryCache(open_bucket(config.url, pace), info)
 
 
-def open_bucket(url: StoreUrl) -> "Bucket":
-    """The bucket or folder that *url* names."""
+def open_bucket(url: StoreUrl, pace: "Pace | None" = None) -> "Bucket":
+    """The bucket or folder that *url* names; a folder has no pace."""
     if url.scheme == "file":
         from narpost.cache.folder import open_folder
 
         return open_folder(url)
     from narpost.cache.object_store import open_s3
 
-    return open_s3(url)
+    return open_s3(url, pace)
 
 
 def check_parameters(url: StoreUrl, place: Place) -> None:
@@ -95,10 +100,21 @@ def check_parameters(url: StoreUrl, place: Place) -> None:
     CacheInfo.from_parameters(place.store_dir, url.parameters)
 
 
+def catch_up(config: Config, place: Place) -> list[StorePath]:
+    """Queue what was built and is not known; returns that."""
+    from narpost.daemon.catch_up import catch_up
+    from narpost.queue.ledger import Ledger
+
+    spool = open_spool(config, place)
+    spool.prepare(place.gcroots)
+    with contextlib.closing(open_store(config, place)) as store, Ledger(config.state) as ledger:
+        return catch_up(store, spool, ledger)
+
+
 def build_daemon(config: Config, place: Place, bus: "Bus", store: "LocalStore") -> "Daemon":
     """A daemon over the configured queue and caches; keys and folders are checked here."""
     from narpost.daemon.daemon import Daemon
-    from narpost.daemon.intake import Intake
+    from narpost.daemon.intake import Intake, Policy
     from narpost.queue.ledger import Ledger
     from narpost.queue.lock import DaemonLock
     from narpost.queue.queue import Queue
@@ -111,10 +127,12 @@ def build_daemon(config: Config, place: Place, bus: "Bus", store: "LocalStore") 
     names = [cache.name for cache in config.caches]
     queue = Queue(spool, ledger, names, clock=time.time, emit=bus)
     workers = [
-        _build_worker(cache, secret, queue, store, config.state, place, bus)
+        _build_worker(cache, secret, queue, store, config, place, bus)
         for cache, secret in zip(config.caches, keys, strict=True)
     ]
-    return Daemon(queue, Intake(queue, store, bus), workers, DaemonLock(config.directory), bus)
+    policy = Policy(config.warn_depth, config.drop_set_aside_after_days)
+    lock = DaemonLock(config.directory)
+    return Daemon(queue, Intake(queue, store, bus, policy), workers, lock, bus)
 
 
 def _build_worker(
@@ -122,7 +140,7 @@ def _build_worker(
     keys: Sequence[SecretKey],
     queue: "Queue",
     store: "LocalStore",
-    state: Path,
+    whole: Config,
     place: Place,
     bus: "Bus",
 ) -> "Worker":
@@ -135,7 +153,7 @@ def _build_worker(
 
     compression = Compression.from_parameters(config.url.parameters)
     hurried = None if config.backlog_level is None else compression.at(str(config.backlog_level))
-    packer = Packer(store, compression, state / "packed" / config.name, hurried)
+    packer = Packer(store, compression, whole.state / "packed" / config.name, hurried)
     packer.prepare()
     cache = open_cache(config, place)
     return Worker(
@@ -145,7 +163,9 @@ def _build_worker(
         cache=cache,
         seen=Seen(config.url.public, queue.ledger, time.time),
         packer=packer,
-        publisher_of=lambda *tell: Publisher(cache, packer, compression, keys, *tell),
+        publisher_of=lambda visible, failed: Publisher(
+            cache, packer, compression, keys, visible, failed, whole.packed_bytes
+        ),
         upstream_keys=config.upstream_keys,
         around=Surroundings(time.time, random.random, bus, Backoff()),
     )

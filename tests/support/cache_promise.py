@@ -1,15 +1,17 @@
-"""What a binary cache in a folder promises to its readers, checked from the outside."""
+"""What a binary cache promises to its readers, checked from the outside."""
 
 import bz2
 import gzip
 import hashlib
 import lzma
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import zstandard
 
+from narpost.nix.cache_names import narinfo_key
 from narpost.nix.hashes import Hash
 from narpost.nix.narinfo import NarInfo
 from narpost.nix.signing import PublicKey
@@ -24,17 +26,23 @@ DECOMPRESSORS: Mapping[str, Callable[[bytes], bytes]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class FolderCache:
-    """The cache in *folder*, for the store *store_dir*."""
+class PublishedCache(ABC):
+    """A cache for the store *store_dir*, as its readers see it, while others may write to it."""
 
-    folder: Path
     store_dir: StoreDir
+
+    @abstractmethod
+    def keys(self) -> set[str]:
+        """The names of all objects."""
+
+    @abstractmethod
+    def read(self, key: str) -> bytes:
+        """The object *key*, which is there."""
 
     def narinfos(self) -> list[NarInfo]:
         """All that readers can see; a narinfo that cannot be read is an error."""
-        files = sorted(self.folder.glob("*.narinfo"))
-        return [NarInfo.parse(file.read_text(), self.store_dir) for file in files]
+        keys = sorted(key for key in self.keys() if key.endswith(".narinfo"))
+        return [NarInfo.parse(self.read(key).decode(), self.store_dir) for key in keys]
 
     def paths(self) -> set[str]:
         """The full names of the store paths that readers can see."""
@@ -47,22 +55,24 @@ class FolderCache:
         it, and that each of its references is there too.
         """
         narinfos = self.narinfos()
-        there = {narinfo.info.path for narinfo in narinfos}
+        # Only now: what a narinfo promises was there before it.
+        there = self.keys()
         broken: list[str] = []
         for narinfo in narinfos:
-            missing = set(narinfo.info.references) - there
-            complaints = [*self._complaints(narinfo), *(f"{path} is missing" for path in missing)]
+            references = narinfo.info.references
+            missing = [each for each in references if narinfo_key(each) not in there]
+            complaints = [f"{path} is missing" for path in missing]
+            complaints += self._complaints(narinfo, there)
             if key is not None and not self._is_signed(narinfo, key):
                 complaints.append(f"{key.name} has not signed it")
             broken += [f"{narinfo.info.path}: {complaint}" for complaint in complaints]
         return broken
 
-    def _complaints(self, narinfo: NarInfo) -> Iterator[str]:
-        file = self.folder / narinfo.url
-        if not file.is_file():
+    def _complaints(self, narinfo: NarInfo, there: Collection[str]) -> Iterator[str]:
+        if narinfo.url not in there:
             yield f"{narinfo.url} is missing"
             return
-        packed = file.read_bytes()
+        packed = self.read(narinfo.url)
         if (_sha256(packed), len(packed)) != (narinfo.file_hash, narinfo.file_bytes):
             yield f"{narinfo.url} has another FileHash or FileSize"
             return
@@ -72,6 +82,23 @@ class FolderCache:
 
     def _is_signed(self, narinfo: NarInfo, key: PublicKey) -> bool:
         return key.has_signed(narinfo.info.fingerprint(self.store_dir), narinfo.info.signatures)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderCache(PublishedCache):
+    """The cache in *folder*."""
+
+    folder: Path
+    store_dir: StoreDir
+
+    def keys(self) -> set[str]:
+        """The names of all files, from the cache's folder on."""
+        files = (file for file in self.folder.rglob("*") if file.is_file())
+        return {str(file.relative_to(self.folder)) for file in files}
+
+    def read(self, key: str) -> bytes:
+        """The file *key*, which is there."""
+        return (self.folder / key).read_bytes()
 
 
 def _sha256(data: bytes) -> Hash:

@@ -41,6 +41,10 @@ class FakeStore:
         """Those that are there."""
         return set(paths) & self._infos.keys()
 
+    def built_paths(self) -> set[StorePath]:
+        """All that are said to be."""
+        return {path for path, info in self._infos.items() if info.is_ultimate}
+
     def outputs(self, derivation: StorePath) -> list[StorePath]:
         """There are no derivations."""
         return []

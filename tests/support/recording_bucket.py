@@ -34,10 +34,10 @@ class RecordingBucket(ObjectBucket):
         self._turns = random.Random(seed)
         self._refused_key = refused_key
 
-    async def put(self, key: str, body: bytes | Path, content_type: str) -> None:
+    async def put(self, key: str, body: bytes | Path, content_type: str) -> bool:
         """Store an object, in place of any that is there."""
         async with self._recorded(key):
-            await super().put(key, body, content_type)
+            return await super().put(key, body, content_type)
 
     async def put_new(self, key: str, body: bytes, content_type: str) -> bool:
         """Store an object unless one is there, which is told by False."""

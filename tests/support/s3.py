@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,7 +14,9 @@ import pytest
 from boto3.session import Session
 from botocore.config import Config
 
+from narpost.nix.store_path import StoreDir
 from narpost.nix.store_url import StoreUrl
+from support.cache_promise import PublishedCache
 from support.radosgw import S3Server
 
 REGION = "us-east-1"
@@ -51,6 +54,17 @@ class S3Bucket:
             pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
             return {each["Key"] for page in pages for each in page.get("Contents", [])}
 
+    def read(self, key: str) -> bytes:
+        """The bytes of an object that is there."""
+        with self._client() as client:
+            return bytes(client.get_object(Bucket=self.name, Key=key)["Body"].read())
+
+    def begun_uploads(self) -> list[str]:
+        """The keys of uploads in parts that were neither completed nor aborted."""
+        with self._client() as client:
+            found = client.list_multipart_uploads(Bucket=self.name)
+            return [upload["Key"] for upload in found.get("Uploads", [])]
+
     def content_type(self, key: str) -> str:
         """What the server says of an object's type."""
         with self._client() as client:
@@ -73,11 +87,33 @@ class S3Bucket:
     def _client(self) -> Iterator[Any]:
         with pytest.MonkeyPatch.context() as patch:
             hide_credentials(patch, Path(os.devnull))
-            session = Session(self.server.access_key, self.server.secret_key, region_name=REGION)
+            session = _session(self.server.access_key, self.server.secret_key)
             config = Config(s3={"addressing_style": "path"})
             client = session.client("s3", endpoint_url=self.server.endpoint, config=config)
             with closing(client):
                 yield client
+
+
+@dataclass(frozen=True, slots=True)
+class BucketCache(PublishedCache):
+    """The cache in *bucket*."""
+
+    bucket: S3Bucket
+    store_dir: StoreDir
+
+    def keys(self) -> set[str]:
+        """The names of all objects."""
+        return self.bucket.keys()
+
+    def read(self, key: str) -> bytes:
+        """The object *key*, which is there."""
+        return self.bucket.read(key)
+
+
+@cache
+def _session(access_key: str, secret_key: str) -> Session:
+    """Kept, since a session's first client takes twenty times as long as the others."""
+    return Session(access_key, secret_key, region_name=REGION)
 
 
 def hide_credentials(patch: pytest.MonkeyPatch, home: Path) -> None:

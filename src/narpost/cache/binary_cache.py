@@ -70,30 +70,38 @@ class BinaryCache:
             )
         return False
 
-    async def present(self, paths: Iterable[StorePath]) -> set[StorePath]:
-        """Those of *paths* whose narinfo is there."""
+    async def present(
+        self, paths: Iterable[StorePath]
+    ) -> tuple[set[StorePath], dict[StorePath, Exception]]:
+        """Those of *paths* whose narinfo is there, and those for which that cannot be said."""
         asked = {narinfo_key(path): path for path in paths}
         # A page costs about as much as some tens of questions, and pages come one by one.
         pages = len(asked) // ASKED_PER_PAGE
         names = await self._bucket.names(pages) if pages and not self._is_vast else None
         if names is not None:
-            return {asked[key] for key in asked.keys() & names}
+            return {asked[key] for key in asked.keys() & names}, {}
         self._is_vast = self._is_vast or pages > 0
         return await self._ask(asked)
 
-    async def _ask(self, asked: Mapping[str, StorePath]) -> set[StorePath]:
+    async def _ask(
+        self, asked: Mapping[str, StorePath]
+    ) -> tuple[set[StorePath], dict[StorePath, Exception]]:
         keys = list(asked)
         present: set[StorePath] = set()
+        unknown: dict[StorePath, Exception] = {}
         for start in range(0, len(keys), ASKED_AT_ONCE):
             some = keys[start : start + ASKED_AT_ONCE]
-            for key, size in zip(
-                some, await self._bucket.each(map(self._bucket.size, some)), strict=True
-            ):
+            sizes = await self._bucket.each(map(self._bucket.size, some))
+            for key, size in zip(some, sizes, strict=True):
                 if isinstance(size, Exception):
-                    raise size
-                if size is not None:
+                    unknown[asked[key]] = size
+                elif size is not None:
                     present.add(asked[key])
-        return present
+            if all(isinstance(size, Exception) for size in sizes):
+                # It is the cache, and no key: the rest need not be asked for.
+                rest = (asked[key] for key in keys[start:])
+                return present, dict.fromkeys(rest, unknown[asked[some[0]]]) | unknown
+        return present, unknown
 
     async def put_nars(self, nars: Sequence[Nar]) -> list[Exception | None]:
         """Store each of *nars* and see that it arrived; each has its own result."""
@@ -120,8 +128,15 @@ class BinaryCache:
             return
         await self._bucket.put(nar.key, nar.body, NAR_TYPE)
         if await self._bucket.size(nar.key) != nar.size:
-            raise CacheUnreachable(f"{self.name} took {nar.key}, and does not give it back whole")
+            raise self._not_given_back(nar.key)
 
     async def _put_narinfo(self, narinfo: NarInfo) -> None:
-        text = narinfo.render(self.info.store_dir)
-        await self._bucket.put(narinfo_key(narinfo.info.path), text.encode(), NARINFO_TYPE)
+        key = narinfo_key(narinfo.info.path)
+        text = narinfo.render(self.info.store_dir).encode()
+        if await self._bucket.put(key, text, NARINFO_TYPE):
+            return
+        if await self._bucket.size(key) != len(text):
+            raise self._not_given_back(key)
+
+    def _not_given_back(self, key: str) -> CacheUnreachable:
+        return CacheUnreachable(f"{self.name} took {key}, and does not give it back whole")

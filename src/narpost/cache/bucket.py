@@ -37,8 +37,11 @@ class Bucket(Protocol):
     async def get(self, key: str) -> bytes | None:
         """A small object's bytes; nothing when it is not there."""
 
-    async def put(self, key: str, body: bytes | Path, content_type: str) -> None:
-        """Store an object, in place of any that is there; a file's name stays the caller's."""
+    async def put(self, key: str, body: bytes | Path, content_type: str) -> bool:
+        """Store an object, in place of any that is there; a file's name stays the caller's.
+
+        Says whether the answer proves that these bytes arrived.
+        """
 
     async def put_new(self, key: str, body: bytes, content_type: str) -> bool:
         """Store an object unless one is there, which is told by False.

@@ -79,10 +79,11 @@ class FolderBucket:
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
 
-    async def put(self, key: str, body: bytes | Path, content_type: str) -> None:
-        """Store a file, in place of any that is there."""
+    async def put(self, key: str, body: bytes | Path, content_type: str) -> bool:
+        """Store a file, in place of any that is there; it is there then."""
         with self._translated("write", key), self._incoming(body) as incoming:
             self._move(os.replace, incoming, key)
+        return True
 
     async def put_new(self, key: str, body: bytes, content_type: str) -> bool:
         """Store a file unless one is there, which is told by False."""

@@ -5,8 +5,10 @@ a failure or a time-out is an error.
 """
 
 import asyncio
+import hashlib
 import os
 import re
+import time
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -25,6 +27,7 @@ from obstore.store import ObjectStore, S3Store
 
 from narpost.cache import aws
 from narpost.cache.bucket import Refusal
+from narpost.cache.pace import Pace
 from narpost.errors import CacheBusy, CacheRefused, CacheUnreachable, Passing
 from narpost.nix.store_url import StoreUrl
 
@@ -36,7 +39,9 @@ T = TypeVar("T")
 # S3 takes at most 10,000 parts of one object; parts of 16 MiB allow for 156 GiB.
 _PART_BYTES = 16 << 20
 _PARTS_AT_ONCE = 4
-_REQUEST_TIMEOUT = timedelta(minutes=5)
+# For a whole request. Four parts at once then need 75 KB/s at least.
+_REQUEST_TIMEOUT = timedelta(minutes=1)
+_PART_TIMEOUT = timedelta(minutes=15)
 _CONNECT_TIMEOUT = timedelta(seconds=10)
 # Retries are ours to make: the library gets one, for a connection that went stale.
 _RETRIES: "RetryConfig" = {"max_retries": 1, "retry_timeout": timedelta(seconds=10)}
@@ -58,11 +63,22 @@ _WRONG_CREDENTIALS = frozenset(
 
 
 class ObjectBucket:
-    """Keeps the promise of `Bucket` with the library's *store*."""
+    """Keeps the promise of `Bucket` with the library's *store*, at some *pace*.
 
-    def __init__(self, store: ObjectStore, name: str) -> None:
+    Large files go to *patient*.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        name: str,
+        pace: Pace | None = None,
+        patient: ObjectStore | None = None,
+    ) -> None:
         self.name = name
         self._store = store
+        self._pace = pace or Pace(clock=time.monotonic)
+        self._patient = patient or store
         # A bucket that we may not list answers 403 for a missing object; `probe` finds out.
         self._hides_missing = False
 
@@ -82,6 +98,7 @@ class ObjectBucket:
 
     async def size(self, key: str) -> int | None:
         """The object's size in bytes; nothing when it is not there."""
+        await self._pace.request()
         try:
             with self._translated("ask for", key):
                 return (await obstore.head_async(self._store, key))["size"]
@@ -123,6 +140,7 @@ class ObjectBucket:
 
     async def get(self, key: str) -> bytes | None:
         """A small object's bytes; nothing when it is not there."""
+        await self._pace.request()
         try:
             with self._translated("read", key):
                 return bytes(await (await obstore.get_async(self._store, key)).bytes_async())
@@ -130,23 +148,29 @@ class ObjectBucket:
             self._check_absence(error)
             return None
 
-    async def put(self, key: str, body: bytes | Path, content_type: str) -> None:
-        """Store an object, in place of any that is there; a large file goes in parts."""
+    async def put(self, key: str, body: bytes | Path, content_type: str) -> bool:
+        """Store an object, in place of any that is there; a large file goes in parts.
+
+        An answer proves that it arrived by its MD5, which most servers give as ETag.
+        """
+        await self._pace.request(len(body) if isinstance(body, bytes) else 0)
         with self._translated("write", key, body):
-            await obstore.put_async(
-                self._store,
+            answer = await obstore.put_async(
+                self._store if isinstance(body, bytes) else self._patient,
                 key,
-                body,
+                body if isinstance(body, bytes) else self._pace.body(body),
                 attributes={"Content-Type": content_type},
                 chunk_size=_PART_BYTES,
                 max_concurrency=_PARTS_AT_ONCE,
             )
+        return isinstance(body, bytes) and (answer["e_tag"] or "").strip('"') == _md5(body)
 
     async def put_new(self, key: str, body: bytes, content_type: str) -> bool:
         """Store an object unless one is there, which is told by False.
 
         Some servers ignore the condition: they replace the object, and say True.
         """
+        await self._pace.request(len(body))
         try:
             with self._translated("write", key):
                 await obstore.put_async(
@@ -177,8 +201,11 @@ class ObjectBucket:
         except FileNotFoundError as error:
             if isinstance(body, Path) and not body.exists():
                 raise Passing(f"the packed file {body} went away before it was posted") from error
-            if "NoSuchBucket" in str(error) or doing == "write":
+            if "NoSuchBucket" in str(error):
                 raise self._no_bucket() from error
+            if doing == "write":
+                # Somebody ended our upload in parts; it can begin anew.
+                raise self._unreachable(f"cannot {doing} {key}", str(error)) from error
             raise
         except (PermissionDeniedError, UnauthenticatedError) as error:
             raise self._refused(f"cannot {doing} {key}", str(error)) from error
@@ -206,6 +233,12 @@ class ObjectBucket:
     def _refused(self, what: str, text: str) -> "Refusal":
         match = _S3_CODE.search(text)
         code = match[1] if match else ""
+        if code == "RequestTimeTooSkewed":
+            return Refusal(
+                f"{self.name} says that this machine's clock is wrong",
+                "set the clock; requests are signed with the time",
+                code,
+            )
         if code in _WRONG_CREDENTIALS:
             return Refusal(
                 f"{self.name} does not accept our credentials ({code})",
@@ -220,13 +253,17 @@ class ObjectBucket:
         )
 
 
+def _md5(body: bytes) -> str:
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()
+
+
 def _no_base(result: T | BaseException) -> T | Exception:
     if isinstance(result, BaseException) and not isinstance(result, Exception):
         raise result
     return result
 
 
-def open_s3(url: StoreUrl) -> ObjectBucket:
+def open_s3(url: StoreUrl, pace: Pace | None = None) -> ObjectBucket:
     """The S3 bucket that *url* names."""
     parameters = url.parameters
     credentials = aws.Credentials(parameters.get("profile"), os.environ)
@@ -236,20 +273,23 @@ def open_s3(url: StoreUrl) -> ObjectBucket:
     # As Nix: a bucket of AWS by its own host name, any other by its path. A dot in the name
     # would not fit the certificate.
     is_by_host = endpoint is None and "." not in url.location
-    store = S3Store(
-        url.location,
-        region=parameters.get("region") or credentials.region or "us-east-1",
-        virtual_hosted_style_request=is_by_host,
-        credential_provider=credentials,
-        client_options={
-            "allow_http": aws.is_plain_http(parameters),
-            "timeout": _REQUEST_TIMEOUT,
-            "connect_timeout": _CONNECT_TIMEOUT,
-        },
-        retry_config=_RETRIES,
-        **options,
-    )
-    return ObjectBucket(store, str(url))
+
+    def store(time_out: timedelta) -> S3Store:
+        return S3Store(
+            url.location,
+            region=parameters.get("region") or credentials.region or "us-east-1",
+            virtual_hosted_style_request=is_by_host,
+            credential_provider=credentials,
+            client_options={
+                "allow_http": aws.is_plain_http(parameters),
+                "timeout": time_out,
+                "connect_timeout": _CONNECT_TIMEOUT,
+            },
+            retry_config=_RETRIES,
+            **options,
+        )
+
+    return ObjectBucket(store(_REQUEST_TIMEOUT), str(url), pace, store(_PART_TIMEOUT))
 
 
 def _reason(text: str) -> str:

@@ -10,9 +10,12 @@ from narpost import wiring
 from narpost.cli.options import config_option, load_config, this_place
 from narpost.cli.report import report
 from narpost.cli.say import say_warning
+from narpost.config import Config
 from narpost.daemon.daemon import Daemon, Outcome
+from narpost.errors import Passing
 from narpost.events import Bus
 from narpost.observe.logs import log_to
+from narpost.store.place import Place
 
 
 @click.command()
@@ -31,6 +34,8 @@ def command(config_file: Path, drain: bool) -> int:
     bus.listen(log_to(lambda line: click.echo(line, err=True)))
     for warning in wiring.key_warnings(config):
         say_warning(warning)
+    if config.catch_up:
+        _catch_up(config, place)
     store = wiring.open_store(config, place)
     try:
         daemon = wiring.build_daemon(config, place, bus, store)
@@ -38,6 +43,15 @@ def command(config_file: Path, drain: bool) -> int:
     finally:
         store.close()
     return report(outcome) if outcome else 0
+
+
+def _catch_up(config: Config, place: Place) -> None:
+    try:
+        missed = wiring.catch_up(config, place)
+    except Passing as error:
+        say_warning(f"cannot catch up: {error.message}")
+    else:
+        click.echo(f"caught up: {len(missed)} paths that were built before", err=True)
 
 
 async def _work(daemon: Daemon, drain: bool) -> Outcome | None:

@@ -18,6 +18,7 @@ _COMMANDS: Mapping[str, str] = {
     "daemon": "Post what is queued.",
     "push": "Queue paths, and wait until they are posted.",
     "wait": "Wait until paths are posted.",
+    "queue": "Look into the queue, and mend it.",
     "status": "Show the queue and its caches.",
 }
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from narpost.events import (
     CacheDown,
     CacheUp,
+    Deep,
+    Dropped,
     Emit,
     Event,
     Ignored,
@@ -42,6 +44,8 @@ def _line(event: Event) -> str:
             line = f"ignored in the queue folder: {entry}: {reason}"
         case Troubled(doing, reason):
             line = f"cannot {doing}: {reason}"
+        case Deep(depth):
+            line = f"{depth} entries are queued: see why with narpost status"
         case _:
             line = _path_line(event)
     return line
@@ -55,5 +59,7 @@ def _path_line(event: Event) -> str:
             return f"not posted yet: {path} to {cache}: {reason}; next try in {seconds:.0f} s"
         case PutAside(cache, path, reason):
             return f"set aside: {path} for {cache}: {reason}"
+        case Dropped(path):
+            return f"dropped: {path}, which was set aside long ago"
         case _:
             return ""

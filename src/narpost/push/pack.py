@@ -25,6 +25,8 @@ IN_MEMORY_BYTES = 4 << 20
 # One is packed while another is sent: two at once would take twice the memory, and gain nothing.
 LARGE_AT_ONCE = 2
 _LARGE_THREADS = 2
+# What tells whether a NAR compresses.
+SAMPLE_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +104,9 @@ class Packer:
             raise
 
     def close(self) -> None:
-        """Let the threads end."""
-        self._small_thread.shutdown()
-        self._large_thread.shutdown()
+        """Let the threads end, when they come to it."""
+        for thread in (self._small_thread, self._large_thread):
+            thread.shutdown(wait=False, cancel_futures=True)
 
 
 def pack_in_memory(
@@ -144,8 +146,11 @@ def pack_to_file(info: PathInfo, store: Store, compression: Compression, file: P
             file_hash.update(data)
             file_bytes += sink.write(data)
 
-        first = next(chunks, b"")
-        stream = compressor.stream(info.nar_bytes, first)
+        # As many bytes as this always, so that the same NAR is packed into the same bytes.
+        first = b""
+        while len(first) < SAMPLE_BYTES and (chunk := next(chunks, b"")):
+            first += chunk
+        stream = compressor.stream(info.nar_bytes, first[:SAMPLE_BYTES])
         for chunk in itertools.chain([first], chunks):
             nar_hash.update(chunk)
             put(stream.compress(chunk))

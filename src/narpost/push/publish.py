@@ -28,6 +28,7 @@ from narpost.push.compression import Compression
 from narpost.push.lanes import Lanes, up_to
 from narpost.push.pack import IN_MEMORY_BYTES, LARGE_AT_ONCE, Packed, Packer
 from narpost.push.plan import Plan
+from narpost.push.room import Room
 
 # NARs in memory are at most SMALL_LANES * BATCH_BYTES, and as much again compressed.
 SMALL_LANES = 6
@@ -35,6 +36,8 @@ BATCH = 16
 BATCH_BYTES = 8 << 20
 NARINFO_LANES = 2
 NARINFOS = 64
+# What may lie packed on the disk: at most so much, or one path that is larger.
+PACKED_BYTES = 16 << 30
 # With more than this still to be packed, there is a hurry.
 BACKLOG_BYTES = 1 << 30
 
@@ -79,6 +82,7 @@ class Publisher:
         keys: Sequence[SecretKey],
         on_visible: Visible,
         on_failed: Failed,
+        packed_bytes: int = PACKED_BYTES,
     ) -> None:
         self._cache = cache
         self._packer = packer
@@ -88,6 +92,7 @@ class Publisher:
         self._on_failed = on_failed
         self._jobs: dict[StorePath, _Job] = {}
         self._unpacked_bytes = 0
+        self._room = Room(packed_bytes)
         self._small = Lanes(SMALL_LANES, _take_small, self._send_small)
         self._large = Lanes(LARGE_AT_ONCE, up_to(1), self._send_large)
         self._narinfos = Lanes(NARINFO_LANES, up_to(NARINFOS), self._show)
@@ -146,6 +151,10 @@ class Publisher:
 
     async def _send_large(self, jobs: list[_Job]) -> None:
         (job,) = jobs
+        async with self._room.of(job.info.nar_bytes):
+            await self._pack_and_send(job)
+
+    async def _pack_and_send(self, job: _Job) -> None:
         try:
             in_a_hurry = self._begin_to_pack([job.info])
             packed = await self._packer.pack_large(job.info, in_a_hurry=in_a_hurry)

@@ -39,6 +39,8 @@ BATCH = 10_000
 IN_HAND = 20_000
 # A cache that asks us to go slower is left alone for as long at least.
 BUSY_SECONDS = 1.0
+# Somebody wants this machine to stop, and all that is queued is safe.
+FINISH_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +118,21 @@ class Worker:
             await self._until_due()
 
     async def finish(self) -> None:
-        """Let what was begun come to its end, and the rest be: it stays queued."""
+        """Let what was begun come to its end, and the rest be: it stays queued.
+
+        What takes longer than FINISH_SECONDS is left as it is, for the next start.
+        """
         for task in self._plans:
             task.cancel()
         self._publisher.stop()
-        await self._publisher.finished()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FINISH_SECONDS):
+                await self._publisher.finished()
 
     def close(self) -> None:
-        """Let the threads end."""
+        """Let the threads end, when they come to it."""
         self._packer.close()
-        self._asking.shutdown()
+        self._asking.shutdown(wait=False, cancel_futures=True)
 
     async def _until_up(self, tries_limit: int | None) -> None:
         """Probe the cache until it answers; each entry waits meanwhile."""
@@ -178,33 +185,45 @@ class Worker:
         try:
             loop = asyncio.get_running_loop()
             closure = await loop.run_in_executor(self._asking, self._store.closure, batch)
-            present = await self._present(closure)
-            decided = plan(closure, present)
+            present, unknown = await self._present(closure)
+            known = {path: info for path, info in closure.items() if path not in unknown}
+            decided = plan(known, present)
         except Exception as error:  # The edge: whatever it is, the entries stay.
-            if isinstance(error, NarpostError) and may_be_the_cache(error):
-                self._change(self._health.after_probe(error))
-            elif isinstance(error, StoreUnreachable):
+            if isinstance(error, StoreUnreachable):
                 self._store_trouble = error
             for path in batch:
                 self._ended(path, error)
             return
+        for path, reason in unknown.items():
+            self._suffered(path, reason)
+        if self._health.is_down and self._health.trouble:
+            for path in batch:
+                self._ended(path, self._health.trouble)
+            return
         nar_bytes = sum(step.info.nar_bytes for step in decided.steps)
         self._around.emit(Planned(self.name, len(decided.steps), nar_bytes))
-        whole = [path for path in batch if path in closure and path not in decided.lacking]
+        whole = [path for path in batch if path in known and path not in decided.lacking]
         self._publisher.post(decided, whole, self._ended)
         for path in batch:
-            lost = path if path not in closure else decided.lacking.get(path)
+            lost = path if path not in known else decided.lacking.get(path)
             if lost is not None:
-                self._ended(path, _vanished(path, lost))
+                self._ended(path, unknown.get(lost) or _vanished(path, lost))
 
-    async def _present(self, closure: Mapping[StorePath, PathInfo]) -> set[StorePath]:
-        """What of *closure* is not ours to post: upstream has it, or the cache."""
+    async def _present(
+        self, closure: Mapping[StorePath, PathInfo]
+    ) -> tuple[set[StorePath], dict[StorePath, Exception]]:
+        """What of *closure* is not ours to post, since upstream or the cache has it.
+
+        Also the paths for which that cannot be said, with the reason.
+        """
         upstream = {path for path, info in closure.items() if self._is_upstream(info)}
         self._seen.forget_old()
-        unknown = closure.keys() - upstream - self._seen.among(closure)
-        self._seen.add(await self._cache.present(unknown))
+        asked = closure.keys() - upstream - self._seen.among(closure)
+        present, unknown = await self._cache.present(asked)
+        self._seen.add(present)
         # What became visible while we asked counts too.
-        return upstream | self._seen.among(closure)
+        seen = self._seen.among(closure)
+        return upstream | seen, {path: unknown[path] for path in unknown.keys() - seen}
 
     def _is_upstream(self, info: PathInfo) -> bool:
         if not info.signatures or not self._upstream_keys:

@@ -7,7 +7,7 @@ matters.
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,8 @@ _FORGET = "DELETE FROM entry WHERE path = ?"
 _POSTED = "INSERT INTO posting VALUES (?, ?, ?, ?, ?)"
 _SETTLED = "REPLACE INTO settled VALUES (?, ?)"
 _SEEN = "REPLACE INTO seen VALUES (?, ?, ?)"
+_UNKNOW = "DELETE FROM known"
+_KNOW = "INSERT INTO known VALUES (?)"
 _UNSEEN = "DELETE FROM seen WHERE url = ?"
 # The time is that of the last change of condition.
 _HEALTH = """
@@ -71,6 +73,7 @@ class _Unsaved:
     postings: list[Row] = field(default_factory=list)
     settled: list[Row] = field(default_factory=list)
     healths: dict[str, Row] = field(default_factory=dict)
+    known: list[Row] | None = None
     unseen: list[Row] = field(default_factory=list)
     seen: list[Row] = field(default_factory=list)
     pruned_at: float | None = None
@@ -88,6 +91,9 @@ class _Unsaved:
         )
         yield _POSTED, self.postings
         yield _SETTLED, self.settled
+        if self.known is not None:
+            yield _UNKNOW, [()]
+            yield _KNOW, self.known
         yield _HEALTH, list(self.healths.values())
         yield _UNSEEN, self.unseen
         yield _SEEN, self.seen
@@ -171,6 +177,14 @@ class Ledger:
         """Whether *path* is remembered as being in every cache."""
         rows = self._database.execute("SELECT 1 FROM settled WHERE path = ?", (path.base_name,))
         return rows.fetchone() is not None
+
+    def know(self, paths: Collection[StorePath]) -> None:
+        """Keep that *paths*, and no others, were built here."""
+        self._unsaved.known = [(path.base_name,) for path in paths]
+
+    def known(self) -> set[StorePath]:
+        """What was built here at the last look."""
+        return {StorePath(path) for (path,) in self._database.execute("SELECT path FROM known")}
 
     def totals(self, since: float) -> Mapping[str, Totals]:
         """What was posted to each cache since then."""

@@ -41,3 +41,8 @@ CREATE TABLE IF NOT EXISTS health (
     reason    TEXT NOT NULL,
     since     REAL NOT NULL
 ) WITHOUT ROWID;
+
+-- What this machine had built at the last look, for catching up.
+CREATE TABLE IF NOT EXISTS known (
+    path TEXT PRIMARY KEY
+) WITHOUT ROWID;

@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from narpost.errors import NarpostError
-from narpost.events import Emit, Ignored, PutAside, Queued, Renewed, Retrying, Settled
+from narpost.events import Dropped, Emit, Ignored, PutAside, Queued, Renewed, Retrying, Settled
 from narpost.nix.store_path import StorePath
 from narpost.queue.ledger import Ledger, Standing
-from narpost.queue.spool import Spool
+from narpost.queue.spool import Mark, Spool
 from narpost.queue.states import Move, State, moved
 
 # Nothing is postponed for longer; what seems to be was so before the clock was set back.
@@ -45,7 +45,7 @@ class Queue:
         self._ready: dict[str, deque[StorePath]] = {cache: deque() for cache in caches}
         self._later: dict[str, list[tuple[float, int, StorePath]]] = {cache: [] for cache in caches}
         self._turns = itertools.count()
-        self._failed: dict[StorePath, tuple[int, int] | None] = {}
+        self._failed: dict[StorePath, Mark | None] = {}
         self._settled: list[StorePath] = []
 
     def look(self) -> list[StorePath]:
@@ -153,6 +153,19 @@ class Queue:
             if standing.state in {State.SET_ASIDE, State.WAITING}:
                 self._keep(path, cache, Standing(moved(standing.state, Move.RETRY)))
                 self._wait(cache, path, 0.0)
+
+    def depth(self) -> int:
+        """How many entries there are."""
+        return len(self._entries) + len(self._derivations)
+
+    def drop_set_aside(self, age_seconds: float) -> None:
+        """Let go of what nobody has to try any more, and was queued so long ago."""
+        for path, mark in list(self._failed.items()):
+            states = {each.state for each in self._entries.get(path, {}).values()}
+            is_over = states <= {State.SET_ASIDE, State.CONFIRMED}
+            if mark and is_over and self._clock() - mark.made_at > age_seconds:
+                self.spool.remove(path)
+                self._emit(Dropped(path.base_name))
 
     def save(self) -> None:
         """Commit what is remembered, and then let go of the links of what is settled.

@@ -33,6 +33,14 @@ class Sight:
     strays: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Tells a link from a later one: two may be made within one tick of the clock."""
+
+    inode: int
+    made_at: float
+
+
 class Spool:
     """The links in `<directory>/queue`."""
 
@@ -95,14 +103,13 @@ class Spool:
         except OSError as error:
             raise _cannot(f"queue {path} in", self.folder, error) from error
 
-    def mark(self, path: StorePath) -> tuple[int, int] | None:
+    def mark(self, path: StorePath) -> Mark | None:
         """What tells the link of *path* from one that is made later; none if it is gone."""
         try:
             found = self._link(path).lstat()
         except FileNotFoundError:
             return None
-        # A time is not enough: two links may be made within one tick of the clock.
-        return found.st_ino, found.st_mtime_ns
+        return Mark(found.st_ino, found.st_mtime)
 
     def holds(self, path: StorePath) -> bool:
         """Whether *path* is queued."""

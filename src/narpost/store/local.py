@@ -58,6 +58,12 @@ class LocalStore:
         with self._lease() as connection:
             return connection.valid_paths(paths)
 
+    def built_paths(self) -> set[StorePath]:
+        """Those that were built here, and neither copied nor substituted."""
+        with self._lease() as connection:
+            infos = connection.path_infos(sorted(connection.all_valid_paths()))
+        return {path for path, info in infos.items() if info.is_ultimate}
+
     def outputs(self, derivation: StorePath) -> list[StorePath]:
         """The outputs of *derivation* that are known, valid or not."""
         with self._lease() as connection:

@@ -26,6 +26,9 @@ class Store(Protocol):
     def valid_paths(self, paths: Iterable[StorePath]) -> set[StorePath]:
         """Those of *paths* that are in the store."""
 
+    def built_paths(self) -> set[StorePath]:
+        """Those that were built here, and neither copied nor substituted."""
+
     def outputs(self, derivation: StorePath) -> list[StorePath]:
         """The outputs of *derivation* that are known, valid or not."""
 

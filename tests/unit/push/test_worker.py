@@ -106,12 +106,14 @@ class FaultyBucket(ObjectBucket):
         await self._hang_if_crashed()
         return await super().get(key)
 
-    async def put(self, key: str, body: bytes | Path, content_type: str) -> None:
+    async def put(self, key: str, body: bytes | Path, content_type: str) -> bool:
         """As any bucket, but for the fault."""
         data = read(body) if isinstance(body, Path) else body
         fault = await self._begin(key, data)
-        await super().put(key, body if fault is None else arrived(data, fault), content_type)
+        sent = body if fault is None else arrived(data, fault)
+        is_proven = await super().put(key, sent, content_type)
         await self._end(fault)
+        return is_proven and sent == body
 
     async def put_new(self, key: str, body: bytes, content_type: str) -> bool:
         """As any bucket, but for the fault."""
