@@ -149,11 +149,15 @@ def _build_worker(
     from narpost.push.pack import Packer
     from narpost.push.publish import Publisher
     from narpost.push.seen import Seen
+    from narpost.push.shelf import Shelf
     from narpost.push.worker import Surroundings, Worker
 
     compression = Compression.from_parameters(config.url.parameters)
     hurried = None if config.backlog_level is None else compression.at(str(config.backlog_level))
-    packer = Packer(store, compression, whole.state / "packed" / config.name, hurried)
+    # One half for what is on its way, one for what waits for another try.
+    room_bytes = whole.packed_bytes // 2
+    shelf = Shelf(whole.state / "packed" / config.name, room_bytes)
+    packer = Packer(store, compression, shelf, hurried)
     packer.prepare()
     cache = open_cache(config, place)
     return Worker(
@@ -164,7 +168,7 @@ def _build_worker(
         seen=Seen(config.url.public, queue.ledger, time.time),
         packer=packer,
         publisher_of=lambda visible, failed: Publisher(
-            cache, packer, compression, keys, visible, failed, whole.packed_bytes
+            cache, packer, compression, keys, visible, failed, room_bytes
         ),
         upstream_keys=config.upstream_keys,
         around=Surroundings(time.time, random.random, bus, Backoff()),

@@ -279,6 +279,25 @@ def test_a_large_nar_cut_off_in_mid_part_arrives_whole(posting: Posting) -> None
     assert posting.bucket.begun_uploads() == []
 
 
+def test_an_upload_that_a_kill_has_cut_off_is_ended_at_the_next_start(posting: Posting) -> None:
+    """The parts that arrived are neither paid for nor lost sight of, and the path is posted."""
+    paths = posting.machine.build(large("large", LARGE_BYTES))
+
+    fault = posting.proxy.begin(Stall(), sends_part)
+    with posting.daemon() as daemon:
+        posting.wait_until_felt(fault, daemon)
+        daemon.kill()
+    posting.proxy.end()
+    begun = posting.bucket.begun_uploads()
+    with posting.daemon():
+        posting.machine.wait_until_nothing_is_queued()
+
+    assert len(begun) == 1
+    assert posting.bucket.begun_uploads() == []
+    assert posting.machine.packed_files() == []
+    posting.assert_posted(paths)
+
+
 def test_a_large_nar_whose_last_answer_is_lost_is_not_sent_again(posting: Posting) -> None:
     """The parts were put together all the same, which the next try sees."""
     # So that each try packs the path to the same bytes.

@@ -21,6 +21,7 @@ from narpost.push.compression import Compression
 from narpost.push.pack import Packer
 from narpost.push.plan import plan
 from narpost.push.publish import Publisher
+from narpost.push.shelf import Shelf
 from narpost.store.local import LocalStore
 from support.opened_store import info_of, opened, parsed
 from support.private_store import NixFailed, PrivateStore, derivation, tree
@@ -294,7 +295,7 @@ async def publish(
     """Post the closures of *paths*, and tell how it went with each path of them."""
     cache = BinaryCache(bucket, CacheInfo(store.store_dir))
     await cache.open()
-    packer = Packer(store, UNCOMPRESSED, folder)
+    packer = Packer(store, UNCOMPRESSED, Shelf(folder, 1 << 30))
     packer.prepare()
     publisher = Publisher(cache, packer, UNCOMPRESSED, [], lambda _: None, lambda *_: None)
     closure = store.closure(paths)

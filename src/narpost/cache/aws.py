@@ -1,10 +1,10 @@
 """AWS's credential chain, as `nix copy` uses it: environment, profiles, roles, SSO, metadata."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from narpost.errors import CacheRefused, UsageError
 
@@ -86,6 +86,49 @@ class Credentials:
         return found
 
 
+class Uploads:
+    """Uploads in parts to *bucket* that were begun and not finished; boto3 is loaded for them."""
+
+    def __init__(
+        self, credentials: Credentials, bucket: str, parameters: Mapping[str, str]
+    ) -> None:
+        self._credentials = credentials
+        self._bucket = bucket
+        self._parameters = parameters
+
+    def end(self, keys: Iterable[str]) -> None:
+        """Abort those of *keys*, whoever began them: they are sent anew."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            client = self._client()
+            for key in keys:
+                found = client.list_multipart_uploads(Bucket=self._bucket, Prefix=key)
+                for upload in found.get("Uploads", ()):
+                    client.abort_multipart_upload(
+                        Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
+        except (BotoCoreError, ClientError) as error:
+            raise CacheRefused(
+                f"cannot end uploads that were cut off in s3://{self._bucket}: {error}",
+                "the credentials need s3:ListBucketMultipartUploads on the bucket, and "
+                "s3:AbortMultipartUpload on its objects",
+            ) from error
+
+    def _client(self) -> Any:  # boto3 has no types
+        from boto3.session import Session
+
+        secret = self._credentials()
+        return Session().client(
+            "s3",
+            endpoint_url=endpoint(self._parameters),
+            region_name=region(self._credentials, self._parameters),
+            aws_access_key_id=secret["access_key_id"],
+            aws_secret_access_key=secret["secret_access_key"],
+            aws_session_token=secret.get("token"),
+        )
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     """Turn boto3's errors into ours."""
@@ -111,6 +154,11 @@ def endpoint(parameters: Mapping[str, str]) -> str | None:
     if not host or "://" in host:
         return host or None
     return f"{parameters.get('scheme', 'https')}://{host}"
+
+
+def region(credentials: Credentials, parameters: Mapping[str, str]) -> str:
+    """The region of a store URL, of the profile or environment, or Nix's default."""
+    return parameters.get("region") or credentials.region or "us-east-1"
 
 
 def is_plain_http(parameters: Mapping[str, str]) -> bool:

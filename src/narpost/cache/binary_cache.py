@@ -11,7 +11,14 @@ from pathlib import Path
 from narpost.cache.bucket import Bucket
 from narpost.errors import CacheUnreachable, MalformedError, UsageError
 from narpost.nix.cache_info import CacheInfo
-from narpost.nix.cache_names import CACHE_INFO, CACHE_INFO_TYPE, NAR_TYPE, NARINFO_TYPE, narinfo_key
+from narpost.nix.cache_names import (
+    CACHE_INFO,
+    CACHE_INFO_TYPE,
+    NAR_FOLDER,
+    NAR_TYPE,
+    NARINFO_TYPE,
+    narinfo_key,
+)
 from narpost.nix.narinfo import NarInfo
 from narpost.nix.store_path import StorePath
 
@@ -102,6 +109,10 @@ class BinaryCache:
                 rest = (asked[key] for key in keys[start:])
                 return present, dict.fromkeys(rest, unknown[asked[some[0]]]) | unknown
         return present, unknown
+
+    async def end_uploads(self, names: Iterable[str]) -> None:
+        """End uploads of NARs that were cut off; *names* are `<FileHash>.nar.zst`."""
+        await self._bucket.end_uploads(f"{NAR_FOLDER}/{name}" for name in names)
 
     async def put_nars(self, nars: Sequence[Nar]) -> list[Exception | None]:
         """Store each of *nars* and see that it arrived; each has its own result."""

@@ -49,6 +49,9 @@ class Bucket(Protocol):
         Some servers ignore the condition: they replace the object, and say True.
         """
 
+    async def end_uploads(self, keys: Iterable[str]) -> None:
+        """End uploads in parts of *keys* that were begun and never finished."""
+
 
 class Refusal(CacheRefused):
     """A refusal with the server's *code*, which a HEAD request does not get."""

@@ -74,11 +74,13 @@ class ObjectBucket:
         name: str,
         pace: Pace | None = None,
         patient: ObjectStore | None = None,
+        uploads: aws.Uploads | None = None,
     ) -> None:
         self.name = name
         self._store = store
         self._pace = pace or Pace(clock=time.monotonic)
         self._patient = patient or store
+        self._uploads = uploads
         # A bucket that we may not list answers 403 for a missing object; `probe` finds out.
         self._hides_missing = False
 
@@ -184,6 +186,11 @@ class ObjectBucket:
             return False
         return True
 
+    async def end_uploads(self, keys: Iterable[str]) -> None:
+        """End uploads in parts of *keys*; the library has no way to find them."""
+        if self._uploads:
+            await asyncio.to_thread(self._uploads.end, list(keys))
+
     def _check_absence(self, error: Exception) -> None:
         is_absence = isinstance(error, FileNotFoundError)
         # A HEAD gets no code; whoever says that it does not know us tells of no object.
@@ -277,7 +284,7 @@ def open_s3(url: StoreUrl, pace: Pace | None = None) -> ObjectBucket:
     def store(time_out: timedelta) -> S3Store:
         return S3Store(
             url.location,
-            region=parameters.get("region") or credentials.region or "us-east-1",
+            region=aws.region(credentials, parameters),
             virtual_hosted_style_request=is_by_host,
             credential_provider=credentials,
             client_options={
@@ -289,7 +296,8 @@ def open_s3(url: StoreUrl, pace: Pace | None = None) -> ObjectBucket:
             **options,
         )
 
-    return ObjectBucket(store(_REQUEST_TIMEOUT), str(url), pace, store(_PART_TIMEOUT))
+    uploads = aws.Uploads(credentials, url.location, parameters)
+    return ObjectBucket(store(_REQUEST_TIMEOUT), str(url), pace, store(_PART_TIMEOUT), uploads)
 
 
 def _reason(text: str) -> str:

@@ -4,6 +4,7 @@ from narpost.nix.hashes import Hash
 from narpost.nix.store_path import StorePath
 
 CACHE_INFO = "nix-cache-info"
+NAR_FOLDER = "nar"
 NARINFO_TYPE = "text/x-nix-narinfo"
 NAR_TYPE = "application/x-nix-nar"
 CACHE_INFO_TYPE = "text/x-nix-cache-info"
@@ -18,4 +19,4 @@ def narinfo_key(path: StorePath) -> str:
 
 def nar_key(file_hash: Hash, compression: str) -> str:
     """`nar/<FileHash>.nar.zst`: same name, same bytes."""
-    return f"nar/{file_hash.digits}.nar{NAR_EXTENSIONS[compression]}"
+    return f"{NAR_FOLDER}/{file_hash.digits}.nar{NAR_EXTENSIONS[compression]}"

@@ -10,7 +10,7 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from narpost.errors import Passing, PathCorrupt, UsageError
@@ -18,6 +18,7 @@ from narpost.nix.cache_names import NAR_EXTENSIONS
 from narpost.nix.hashes import Hash
 from narpost.nix.path_info import PathInfo
 from narpost.push.compression import Compression, Compressor
+from narpost.push.shelf import Shelf
 from narpost.store.store import Store
 
 # A path whose NAR is larger goes to a file.
@@ -40,7 +41,7 @@ class Packed:
 
 
 class Packer:
-    """Packs paths of *store*; large ones into *folder*. What it gives is the caller's to drop.
+    """Packs paths of *store*; large ones onto *shelf*. What it gives is the caller's to drop.
 
     In a hurry it packs with *hurried*, which has the same format as *compression*.
     """
@@ -49,26 +50,23 @@ class Packer:
         self,
         store: Store,
         compression: Compression,
-        folder: Path,
+        shelf: Shelf,
         hurried: Compression | None = None,
     ) -> None:
+        self.shelf = shelf
         self._store = store
         self._compression = compression
         self._hurried = hurried or compression
-        self._folder = folder
-        self._numbers = itertools.count()
         self._small_thread = ThreadPoolExecutor(1, "pack-small")
         self._large_thread = ThreadPoolExecutor(1, "pack-large")
 
     def prepare(self) -> None:
-        """Make the folder, and clear away what a crash has left there."""
+        """Make the folder for large paths."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            for left_over in self._folder.iterdir():
-                left_over.unlink()
+            self.shelf.prepare()
         except OSError as error:
             raise UsageError(
-                f"cannot write to {self._folder}: {(error.strerror or str(error)).lower()}",
+                f"cannot write to {self.shelf.folder}: {(error.strerror or str(error)).lower()}",
                 "set state in the section [queue] to a folder that the daemon may write to",
             ) from error
 
@@ -83,25 +81,18 @@ class Packer:
         )
 
     async def pack_large(self, info: PathInfo, *, in_a_hurry: bool = False) -> Packed:
-        """Pack one path into a file; after an error there is none."""
-        # A name of its own each time: an earlier try may still be about to remove its file.
-        extension = NAR_EXTENSIONS[self._compression.name]
-        file = self._folder / f"{info.path}.{next(self._numbers)}.nar{extension}"
+        """Pack one path into a file, or find it packed; after an error there is none."""
         compression = self._hurried if in_a_hurry else self._compression
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(
-                self._large_thread, pack_to_file, info, self._store, compression, file
+                self._large_thread, pack_to_shelf, info, self._store, compression, self.shelf
             )
         except OSError as error:
-            file.unlink(missing_ok=True)
             raise Passing(
-                f"cannot write to {self._folder}: {(error.strerror or str(error)).lower()}",
+                f"cannot write to {self.shelf.folder}: {(error.strerror or str(error)).lower()}",
                 "make room there, or set state in the section [queue] to a larger disk",
             ) from error
-        except BaseException:
-            file.unlink(missing_ok=True)
-            raise
 
     def close(self) -> None:
         """Let the threads end, when they come to it."""
@@ -134,11 +125,25 @@ def _pack_whole(info: PathInfo, nar: bytes, store: Store, compressor: Compressor
     return Packed(info, body, Hash.sha256(hashlib.sha256(body).digest()), len(body))
 
 
+def pack_to_shelf(info: PathInfo, store: Store, compression: Compression, shelf: Shelf) -> Packed:
+    """Pack a large path into a file, unless an earlier try has left it there."""
+    extension = NAR_EXTENSIONS[compression.name]
+    if found := shelf.find(info, extension):
+        file, file_hash = found
+        return Packed(info, file, file_hash, file.stat().st_size)
+    partial = shelf.begin()
+    try:
+        packed = pack_to_file(info, store, compression, partial)
+        file = shelf.finish(partial, info, packed.file_hash, extension)
+    finally:
+        partial.unlink(missing_ok=True)
+    return replace(packed, body=file)
+
+
 def pack_to_file(info: PathInfo, store: Store, compression: Compression, file: Path) -> Packed:
     """Pack a large path into *file*; the caller removes it, also after an error."""
     nar_hash, file_hash, file_bytes = hashlib.sha256(), hashlib.sha256(), 0
     compressor = compression.start(_LARGE_THREADS)
-    file.parent.mkdir(parents=True, exist_ok=True)  # The state folder may be deleted at any time.
     with file.open("wb") as sink, store.nar(info) as chunks:
 
         def put(data: bytes) -> None:

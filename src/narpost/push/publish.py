@@ -165,7 +165,11 @@ class Publisher:
             await self._send([(job, packed)])
         finally:
             if isinstance(packed.body, Path):
-                packed.body.unlink(missing_ok=True)
+                # Without a narinfo it was not sent, and is wanted once more.
+                if job.narinfo is None:
+                    self._packer.shelf.keep(packed.body)
+                else:
+                    packed.body.unlink(missing_ok=True)
 
     def _begin_to_pack(self, infos: Sequence[PathInfo]) -> bool:
         """Whether there is a hurry: so much waits, these included."""

@@ -21,7 +21,7 @@ from narpost.errors import (
     Permanent,
     StoreUnreachable,
 )
-from narpost.events import CacheDown, CacheUp, Emit, Planned, Posted
+from narpost.events import CacheDown, CacheUp, Emit, Planned, Posted, Troubled
 from narpost.nix.narinfo import NarInfo
 from narpost.nix.path_info import PathInfo
 from narpost.nix.signing import PublicKey
@@ -107,6 +107,7 @@ class Worker:
         A cache that does not come up within *tries_limit* tries ends it with that error.
         """
         await self._until_up(tries_limit)
+        await self._end_uploads()
         while True:
             self._work.clear()
             if trouble := self._health.is_down and self._health.trouble:
@@ -133,6 +134,16 @@ class Worker:
         """Let the threads end, when they come to it."""
         self._packer.close()
         self._asking.shutdown(wait=False, cancel_futures=True)
+
+    async def _end_uploads(self) -> None:
+        """What lies packed from an earlier daemon may be half in the cache, and is sent anew."""
+        left_over = self._packer.shelf.names()
+        if not left_over:
+            return
+        try:
+            await self._cache.end_uploads(left_over)
+        except CacheRefused as error:
+            self._around.emit(Troubled("clean up", error.message))
 
     async def _until_up(self, tries_limit: int | None) -> None:
         """Probe the cache until it answers; each entry waits meanwhile."""

@@ -16,6 +16,7 @@ from narpost.push.compression import Compression
 from narpost.push.pack import Packed, Packer
 from narpost.push.plan import plan
 from narpost.push.publish import Publisher
+from narpost.push.shelf import Shelf
 from support.fake_store import STORE_DIR, FakeStore, graph_of, path_info
 
 INFO = path_info("library")
@@ -38,7 +39,7 @@ def posted(folder: Path) -> bytes:
     objects, store = MemoryStore(), FakeStore(graph_of(INFO))
 
     async def post() -> None:
-        packer = Packer(store, USUAL, folder, HURRIED)
+        packer = Packer(store, USUAL, Shelf(folder, 1 << 30), HURRIED)
         cache = BinaryCache(ObjectBucket(objects, "memory"), CacheInfo(STORE_DIR))
         publisher = Publisher(cache, packer, USUAL, [], lambda _narinfo: None, lambda *_error: None)
         publisher.post(plan(graph_of(INFO), ()), [INFO.path], lambda _path, _error: None)

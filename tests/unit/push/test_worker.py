@@ -32,6 +32,7 @@ from narpost.push.health import PATHS_IN_A_ROW
 from narpost.push.pack import Packer
 from narpost.push.publish import Publisher
 from narpost.push.seen import SEEN_SECONDS, Seen
+from narpost.push.shelf import Shelf
 from narpost.push.worker import BUSY_SECONDS, Surroundings, Worker
 from narpost.queue.ledger import Ledger
 from narpost.queue.queue import Queue
@@ -256,7 +257,7 @@ class Workshop:
 
     def _hire(self, bucket: ObjectBucket, queue: Queue, emit: Emit) -> Worker:
         compression = Compression("none", 0)
-        packer = Packer(self.store, compression, self.folder / "packed")
+        packer = Packer(self.store, compression, Shelf(self.folder / "packed", 1 << 30))
         packer.prepare()
         cache = BinaryCache(bucket, CacheInfo(STORE_DIR))
         return Worker(
