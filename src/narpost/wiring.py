@@ -145,12 +145,13 @@ def _build_worker(
     bus: "Bus",
 ) -> "Worker":
     from narpost.backoff import Backoff
+    from narpost.push.cache_watch import Surroundings
     from narpost.push.compression import Compression
     from narpost.push.pack import Packer
     from narpost.push.publish import Publisher
     from narpost.push.seen import Seen
     from narpost.push.shelf import Shelf
-    from narpost.push.worker import Surroundings, Worker
+    from narpost.push.worker import Worker
 
     compression = Compression.from_parameters(config.url.parameters)
     hurried = None if config.backlog_level is None else compression.at(str(config.backlog_level))

@@ -7,26 +7,23 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
-from narpost.backoff import Backoff
 from narpost.cache.binary_cache import BinaryCache
 from narpost.errors import (
-    CacheBusy,
     CacheRefused,
-    CacheUnreachable,
     NarpostError,
     ObjectRefused,
     PathVanished,
     Permanent,
     StoreUnreachable,
 )
-from narpost.events import CacheDown, CacheUp, Emit, Planned, Posted, Troubled
+from narpost.events import Planned, Posted, Troubled
 from narpost.nix.narinfo import NarInfo
 from narpost.nix.path_info import PathInfo
 from narpost.nix.signing import PublicKey
 from narpost.nix.store_path import StorePath
-from narpost.push.health import Condition, Health, may_be_the_cache
+from narpost.push.cache_watch import CacheWatch, Surroundings
+from narpost.push.health import may_be_the_cache
 from narpost.push.pack import Packer
 from narpost.push.plan import plan
 from narpost.push.publish import Failed, Publisher, Visible
@@ -37,20 +34,8 @@ from narpost.store.store import Store
 # Large, since presence of many is asked for at once more cheaply.
 BATCH = 10_000
 IN_HAND = 20_000
-# A cache that asks us to go slower is left alone for as long at least.
-BUSY_SECONDS = 1.0
 # Somebody wants this machine to stop, and all that is queued is safe.
 FINISH_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What changes from one run to another: time, chance, listeners."""
-
-    clock: Callable[[], float]
-    random: Callable[[], float]
-    emit: Emit
-    backoff: Backoff
 
 
 class Worker:
@@ -79,19 +64,17 @@ class Worker:
         self._upstream_keys = tuple(upstream_keys)
         self._around = around
         self._seen = seen
-        self._health = Health()
-        self._successes = 0
+        self._watch = CacheWatch(name, self._open, queue.ledger, around)
         self._refused_at: dict[StorePath, int] = {}
         self._in_hand = 0
         self._plans: set[asyncio.Task[None]] = set()
         self._asking = ThreadPoolExecutor(1, "ask-store")
         self._work = asyncio.Event()
-        self._hurry = asyncio.Event()
 
     @property
     def trouble(self) -> NarpostError | None:
         """What ails the cache, or the store, if anything."""
-        return self._health.trouble or self._store_trouble
+        return self._watch.trouble or self._store_trouble
 
     def wake(self) -> None:
         """There may be new work."""
@@ -99,22 +82,19 @@ class Worker:
 
     def hurry(self) -> None:
         """Somebody wants it tried again now."""
-        self._hurry.set()
+        self._watch.hurry()
 
     async def run(self, tries_limit: int | None = None) -> None:
         """Post what is due, for ever; ends by cancellation, with what is in hand left running.
 
         A cache that does not come up within *tries_limit* tries ends it with that error.
         """
-        await self._until_up(tries_limit)
+        await self._watch.until_up(tries_limit)
         await self._end_uploads()
         while True:
             self._work.clear()
-            if trouble := self._health.is_down and self._health.trouble:
-                if self._health.probes == tries_limit:
-                    raise trouble
-                await self._rest(trouble)
-                await self._until_up(tries_limit)
+            if self._watch.is_down:
+                await self._watch.until_up(tries_limit)
             self._take()
             await self._until_due()
 
@@ -135,6 +115,10 @@ class Worker:
         self._packer.close()
         self._asking.shutdown(wait=False, cancel_futures=True)
 
+    async def _open(self) -> None:
+        if await self._cache.open():
+            self._seen.forget()
+
     async def _end_uploads(self) -> None:
         """What lies packed from an earlier daemon may be half in the cache, and is sent anew."""
         left_over = self._packer.shelf.names()
@@ -142,42 +126,12 @@ class Worker:
             return
         try:
             await self._cache.end_uploads(left_over)
-        except CacheRefused as error:
+        except NarpostError as error:
             self._around.emit(Troubled("clean up", error.message))
 
-    async def _until_up(self, tries_limit: int | None) -> None:
-        """Probe the cache until it answers; each entry waits meanwhile."""
-        while error := await self._probe():
-            if self._health.probes == tries_limit:
-                raise error
-            await self._rest(error)
-
-    async def _probe(self) -> NarpostError | None:
-        was_down = self._health.is_down
-        try:
-            if await self._cache.open():
-                self._seen.forget()
-        except (CacheUnreachable, CacheRefused) as error:
-            self._change(self._health.after_probe(error))
-            return error
-        if was_down:
-            self._change(self._health.after_probe(None))
-        return None
-
-    async def _rest(self, error: NarpostError) -> None:
-        """Leave the cache alone for a while, unless a person is in a hurry."""
-        seconds = self._around.backoff.delay(self._health.probes + 1, self._around.random)
-        if isinstance(error, CacheBusy):
-            seconds = max(seconds, BUSY_SECONDS)
-        self._around.emit(CacheDown(self.name, error.message, seconds))
-        self._hurry.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._hurry.wait()
-
     def _take(self) -> None:
-        in_hand = 1 if self._health.condition is Condition.ON_TRIAL else IN_HAND
-        while self._in_hand < in_hand and not self._health.is_down:
+        in_hand = 1 if self._watch.is_on_trial else IN_HAND
+        while self._in_hand < in_hand and not self._watch.is_down:
             batch = self._queue.claim(self.name, min(BATCH, in_hand - self._in_hand))
             if not batch:
                 return
@@ -200,16 +154,18 @@ class Worker:
             known = {path: info for path, info in closure.items() if path not in unknown}
             decided = plan(known, present)
         except Exception as error:  # The edge: whatever it is, the entries stay.
-            if isinstance(error, StoreUnreachable):
+            if isinstance(error, NarpostError) and may_be_the_cache(error):
+                self._watch.collapse(error)
+            elif isinstance(error, StoreUnreachable):
                 self._store_trouble = error
             for path in batch:
                 self._ended(path, error)
             return
         for path, reason in unknown.items():
             self._suffered(path, reason)
-        if self._health.is_down and self._health.trouble:
+        if self._watch.is_down and self._watch.trouble:
             for path in batch:
-                self._ended(path, self._health.trouble)
+                self._ended(path, self._watch.trouble)
             return
         nar_bytes = sum(step.info.nar_bytes for step in decided.steps)
         self._around.emit(Planned(self.name, len(decided.steps), nar_bytes))
@@ -249,7 +205,8 @@ class Worker:
         try:
             if error is None:
                 self._queue.confirm(self.name, path)
-                self._thrived()
+                self._refused_at.pop(path, None)
+                self._watch.thrive()
         except Exception as failure:  # The edge: whatever it is, the entry stays.
             error = failure
         if error is not None:
@@ -260,52 +217,34 @@ class Worker:
             error = NarpostError(f"narpost itself failed: {type(error).__name__}: {error}")
         if isinstance(error, Permanent):
             self._queue.set_aside(self.name, path, error)
-        elif may_be_the_cache(error) and self._health.is_down:
+        elif may_be_the_cache(error) and self._watch.is_down:
             self._queue.put_back(self.name, path, error)
         elif isinstance(error, CacheRefused) and self._takes_others(path):
             refused = ObjectRefused(error.message, error.hint)
             self._queue.set_aside(self.name, path, refused)
         else:
             tries = self._queue.tries(self.name, path) + 1
-            delay = self._around.backoff.delay(tries, self._around.random)
-            self._queue.postpone(self.name, path, error, delay)
+            self._queue.postpone(self.name, path, error, self._around.delay(tries))
 
     def _takes_others(self, path: StorePath) -> bool:
         """Whether the cache took something else since it first refused *path*."""
-        first = self._refused_at.setdefault(path, self._successes)
-        return self._successes > first
+        first = self._refused_at.setdefault(path, self._watch.successes)
+        return self._watch.successes > first
 
     def _suffered(self, path: StorePath, error: Exception) -> None:
         """A path failed by itself, and perhaps the cache with it."""
+        self._work.set()
         if isinstance(error, StoreUnreachable):
             self._store_trouble = error
-        if not isinstance(error, NarpostError) or not may_be_the_cache(error):
-            return
-        was_down = self._health.is_down
-        self._change(self._health.after_failure(path, error))
-        if self._health.is_down and not was_down:
+        if isinstance(error, NarpostError) and self._watch.suffer(path, error):
             self._publisher.give_up(error)
-
-    def _thrived(self) -> None:
-        self._successes += 1
-        self._store_trouble = None
-        if self._health != Health():
-            self._change(self._health.after_success())
-
-    def _change(self, health: Health) -> None:
-        was_down = self._health.condition in {Condition.DOWN, Condition.ON_TRIAL}
-        self._health = health
-        self._work.set()
-        reason = health.trouble.message if health.trouble else ""
-        self._queue.ledger.keep_health(
-            self.name, health.condition.value, reason, self._around.clock()
-        )
-        if was_down and health.condition is Condition.UP:
-            self._around.emit(CacheUp(self.name))
 
     def _visible(self, narinfo: NarInfo) -> None:
         info, file_bytes = narinfo.info, narinfo.file_bytes or 0
-        self._thrived()
+        if self._watch.is_on_trial:
+            self._work.set()
+        self._watch.thrive()
+        self._store_trouble = None
         self._seen.add([info.path])
         sizes = (info.nar_bytes, file_bytes)
         self._queue.ledger.post(info.path, self.name, sizes, self._around.clock())

@@ -27,13 +27,14 @@ from narpost.nix.path_info import PathInfo
 from narpost.nix.signing import PublicKey, SecretKey
 from narpost.nix.store_path import StoreDir, StorePath
 from narpost.push import pack, publish
+from narpost.push.cache_watch import BUSY_SECONDS, Surroundings
 from narpost.push.compression import Compression
 from narpost.push.health import PATHS_IN_A_ROW
 from narpost.push.pack import Packer
 from narpost.push.publish import Publisher
 from narpost.push.seen import SEEN_SECONDS, Seen
 from narpost.push.shelf import Shelf
-from narpost.push.worker import BUSY_SECONDS, Surroundings, Worker
+from narpost.push.worker import Worker
 from narpost.queue.ledger import Ledger
 from narpost.queue.queue import Queue
 from narpost.queue.spool import Spool
