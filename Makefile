@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN_PARTS := .venv/.run-parts
 DEV_PARTS := .venv/.dev-parts
 
-.PHONY: install demo test bench lint docs clean
+.PHONY: install demo test soak bench lint docs clean
 
 install: $(RUN_PARTS)
 
@@ -18,6 +18,13 @@ test: $(DEV_PARTS)
 	@tools/need --wanted 'command -v radosgw' ceph-mon ceph-osd radosgw
 	@tools/need --wanted 'command -v strace' strace
 	$(BIN)/pytest
+
+# The tests that try chance, at length: an hour or so.
+soak: $(DEV_PARTS)
+	@tools/need 'command -v nix-store' nix-bin
+	@tools/need --wanted 'command -v radosgw' ceph-mon ceph-osd radosgw
+	@tools/need --wanted 'command -v strace' strace
+	NARPOST_SOAK=20 $(BIN)/pytest tests/fault tests/unit/push
 
 bench: $(DEV_PARTS)
 	@tools/need 'command -v nix-store' nix-bin

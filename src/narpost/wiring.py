@@ -5,6 +5,7 @@ What is heavy is imported where it is put together, so that commands that only l
 
 import contextlib
 import random
+import resource
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from narpost.store.local import LocalStore
 
 _OTHERS = 0o077
+PACKED = "packed"
+OPEN_FILES = 4096
 
 
 def load_keys(config: CacheConfig) -> tuple[SecretKey, ...]:
@@ -115,10 +118,12 @@ def build_daemon(config: Config, place: Place, bus: "Bus", store: "LocalStore") 
     """A daemon over the configured queue and caches; keys and folders are checked here."""
     from narpost.daemon.daemon import Daemon
     from narpost.daemon.intake import Intake, Policy
+    from narpost.push.shelf import clear_others
     from narpost.queue.ledger import Ledger
     from narpost.queue.lock import DaemonLock
     from narpost.queue.queue import Queue
 
+    raise_open_files()
     keys = [load_keys(cache) for cache in config.caches]
     spool = open_spool(config, place)
     spool.prepare(place.gcroots)
@@ -126,6 +131,7 @@ def build_daemon(config: Config, place: Place, bus: "Bus", store: "LocalStore") 
     ledger.prune(time.time())
     names = [cache.name for cache in config.caches]
     queue = Queue(spool, ledger, names, clock=time.time, emit=bus)
+    clear_others(config.state / PACKED, names)
     workers = [
         _build_worker(cache, secret, queue, store, config, place, bus)
         for cache, secret in zip(config.caches, keys, strict=True)
@@ -157,7 +163,7 @@ def _build_worker(
     hurried = None if config.backlog_level is None else compression.at(str(config.backlog_level))
     # One half for what is on its way, one for what waits for another try.
     room_bytes = whole.packed_bytes // 2
-    shelf = Shelf(whole.state / "packed" / config.name, room_bytes)
+    shelf = Shelf(whole.state / PACKED / config.name, room_bytes)
     packer = Packer(store, compression, shelf, hurried)
     packer.prepare()
     cache = open_cache(config, place)
@@ -174,6 +180,14 @@ def _build_worker(
         upstream_keys=config.upstream_keys,
         around=Surroundings(time.time, random.random, bus, Backoff()),
     )
+
+
+def raise_open_files() -> None:
+    """Let this process open as many files as it may; each request under way takes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def load_key(file: Path) -> SecretKey:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -68,12 +68,14 @@ class RunningDaemon:
 class Machine:
     """*store*, set up with narpost; what is not Nix's own lies in *folder*.
 
-    *nix_remote* is `daemon` where Nix goes through its daemon, which the test then runs.
+    *nix_remote* is `daemon` where Nix goes through its daemon, which the test then runs. *wrapper*
+    is what runs each command, such as a program that bounds what it may use.
     """
 
     store: PrivateStore
     folder: Path
     nix_remote: str = ""
+    wrapper: tuple[str, ...] = ()
 
     @classmethod
     def set_up(cls, store: PrivateStore, folder: Path) -> Self:
@@ -170,7 +172,7 @@ class Machine:
     ) -> Done:
         """Run *command* to its end; one that fails is `CommandFailed`, if *check* is."""
         done = subprocess.run(
-            command,
+            [*self.wrapper, *command],
             env=self.environment() | dict(variables or {}),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
@@ -202,7 +204,7 @@ class Machine:
         log = self.folder / f"{Path(command[0]).name}-{time.monotonic_ns()}.log"
         with log.open("wb") as sink:
             process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *command],
+                ["setpriv", "--pdeathsig", "KILL", *self.wrapper, *command],
                 env=self.environment(),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -221,7 +223,7 @@ class Machine:
         log = self.folder / f"daemon-{time.monotonic_ns()}.log"
         with log.open("wb") as sink:
             process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", PROGRAM, "daemon"],
+                ["setpriv", "--pdeathsig", "KILL", *self.wrapper, PROGRAM, "daemon"],
                 env=self.environment() | dict(variables or {}),
                 cwd="/",
                 stdin=subprocess.DEVNULL,
@@ -238,6 +240,13 @@ class Machine:
         finally:
             process.kill()
             process.wait(COMMAND_SECONDS)
+
+    def live_for(self, seconds: float) -> None:
+        """Run a daemon that is killed after *seconds*, whatever it is at."""
+        with self.starting(PROGRAM, "daemon") as process:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+            assert process.returncode is None, f"the daemon ended with {process.returncode}"
 
     def is_held(self) -> bool:
         """Whether a daemon works on the queue."""
@@ -256,7 +265,7 @@ class Machine:
             builds = [
                 stack.enter_context(
                     subprocess.Popen(
-                        ["nix-build", "--no-out-link", "--expr", expression],
+                        [*self.wrapper, "nix-build", "--no-out-link", "--expr", expression],
                         env=self.environment(),
                         cwd=self.folder,
                         stdin=subprocess.DEVNULL,
@@ -321,9 +330,11 @@ class Machine:
         cache = FolderCache(self.folder / folder, self.store_dir)
         assert cache.broken_promises(key) == []
 
-    def wait_until(self, holds: Callable[[], bool], what: str) -> None:
+    def wait_until(
+        self, holds: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS
+    ) -> None:
         """Wait until *holds*; if it never does, *what* should have been is told."""
-        deadline = time.monotonic() + WAIT_SECONDS
+        deadline = time.monotonic() + seconds
         while not holds():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"waited in vain until {what}")

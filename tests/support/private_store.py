@@ -41,10 +41,14 @@ def missing_programs() -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class PrivateStore:
-    """A store in *folder*, seen by a user whose nix.conf and caches lie in *home*."""
+    """A store in *folder*, seen by a user whose nix.conf and caches lie in *home*.
+
+    *mounted_at* is where its processes find the store, if the test has them find it elsewhere.
+    """
 
     folder: Path
     home: Path
+    mounted_at: Path | None = None
 
     @classmethod
     def create(cls, folder: Path, settings: Mapping[str, str] | None = None) -> Self:
@@ -66,7 +70,7 @@ class PrivateStore:
     @property
     def store_dir(self) -> Path:
         """Where the store paths lie, as /nix/store elsewhere."""
-        return self.folder / "store"
+        return self.mounted_at or self.folder / "store"
 
     @property
     def state_dir(self) -> Path:

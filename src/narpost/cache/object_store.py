@@ -8,9 +8,10 @@ import asyncio
 import hashlib
 import os
 import re
+import resource
 import time
-from collections.abc import Coroutine, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,6 +39,9 @@ T = TypeVar("T")
 
 # S3 takes at most 10,000 parts of one object; parts of 16 MiB allow for 156 GiB.
 _PART_BYTES = 16 << 20
+# Each request under way has a file open: this many are left for all else.
+_OTHER_FILES = 48
+_REQUESTS_AT_ONCE = 256
 _PARTS_AT_ONCE = 4
 # For a whole request. Four parts at once then need 75 KB/s at least.
 _REQUEST_TIMEOUT = timedelta(minutes=1)
@@ -80,6 +84,7 @@ class ObjectBucket:
         self._store = store
         self._pace = pace or Pace(clock=time.monotonic)
         self._patient = patient or store
+        self._turns = asyncio.Semaphore(requests_at_once())
         self._uploads = uploads
         # A bucket that we may not list answers 403 for a missing object; `probe` finds out.
         self._hides_missing = False
@@ -100,9 +105,8 @@ class ObjectBucket:
 
     async def size(self, key: str) -> int | None:
         """The object's size in bytes; nothing when it is not there."""
-        await self._pace.request()
         try:
-            with self._translated("ask for", key):
+            async with self._turn("ask for", key):
                 return (await obstore.head_async(self._store, key))["size"]
         except (FileNotFoundError, CacheRefused) as error:
             self._check_absence(error)
@@ -142,9 +146,8 @@ class ObjectBucket:
 
     async def get(self, key: str) -> bytes | None:
         """A small object's bytes; nothing when it is not there."""
-        await self._pace.request()
         try:
-            with self._translated("read", key):
+            async with self._turn("read", key):
                 return bytes(await (await obstore.get_async(self._store, key)).bytes_async())
         except (FileNotFoundError, CacheRefused) as error:
             self._check_absence(error)
@@ -155,15 +158,14 @@ class ObjectBucket:
 
         An answer proves that it arrived by its MD5, which most servers give as ETag.
         """
-        await self._pace.request(len(body) if isinstance(body, bytes) else 0)
-        with self._translated("write", key, body):
+        async with self._turn("write", key, body):
             answer = await obstore.put_async(
                 self._store if isinstance(body, bytes) else self._patient,
                 key,
                 body if isinstance(body, bytes) else self._pace.body(body),
                 attributes={"Content-Type": content_type},
                 chunk_size=_PART_BYTES,
-                max_concurrency=_PARTS_AT_ONCE,
+                max_concurrency=min(_PARTS_AT_ONCE, requests_at_once()),
             )
         return isinstance(body, bytes) and (answer["e_tag"] or "").strip('"') == _md5(body)
 
@@ -172,9 +174,8 @@ class ObjectBucket:
 
         Some servers ignore the condition: they replace the object, and say True.
         """
-        await self._pace.request(len(body))
         try:
-            with self._translated("write", key):
+            async with self._turn("write", key, body):
                 await obstore.put_async(
                     self._store,
                     key,
@@ -197,6 +198,14 @@ class ObjectBucket:
         is_hidden = isinstance(error, Refusal) and error.code in {"", "AccessDenied"}
         if not is_absence and not (self._hides_missing and is_hidden):
             raise error
+
+    @asynccontextmanager
+    async def _turn(self, doing: str, key: str, body: bytes | Path = b"") -> AsyncIterator[None]:
+        """One request, when the pace and those under way allow it."""
+        await self._pace.request(len(body) if isinstance(body, bytes) else 0)
+        async with self._turns:
+            with self._translated(doing, key, body):
+                yield
 
     @contextmanager
     def _translated(self, doing: str, key: str, body: bytes | Path = b"") -> Iterator[None]:
@@ -270,6 +279,13 @@ def _no_base(result: T | BaseException) -> T | Exception:
     return result
 
 
+def requests_at_once() -> int:
+    """How many requests may be under way, by what this process may open."""
+    may_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Connections that rest are kept, and there are two pools of them.
+    return max(2, min(_REQUESTS_AT_ONCE, (may_open - _OTHER_FILES) // 3))
+
+
 def open_s3(url: StoreUrl, pace: Pace | None = None) -> ObjectBucket:
     """The S3 bucket that *url* names."""
     parameters = url.parameters
@@ -291,6 +307,7 @@ def open_s3(url: StoreUrl, pace: Pace | None = None) -> ObjectBucket:
                 "allow_http": aws.is_plain_http(parameters),
                 "timeout": time_out,
                 "connect_timeout": _CONNECT_TIMEOUT,
+                "pool_max_idle_per_host": str(requests_at_once()),
             },
             retry_config=_RETRIES,
             **options,

@@ -85,6 +85,7 @@ class Daemon:
         """
         self._lock.take()
         try:
+            self._queue.spool.clear()
             await self._intake.look()
             works = [worker.run(tries_limit) for worker in self._workers]
             running = [*map(asyncio.create_task, (*works, *(chore() for chore in chores)))]

@@ -1,6 +1,8 @@
 """Taking in what the hook has queued: derivations become their outputs."""
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from narpost.errors import NarpostError, StoreRefused
@@ -36,13 +38,19 @@ class Intake:
 
     async def look(self) -> None:
         """Bring the queue up to date; what cannot be done now is tried at the next look."""
-        try:
+        with self._tolerated():
             derivations = self._queue.look()
             for derivation in derivations:
-                await self._resolve(derivation)
+                with self._tolerated():
+                    await self._resolve(derivation)
             if derivations:
                 self._queue.look()
             self._apply_policy()
+
+    @contextlib.contextmanager
+    def _tolerated(self) -> Iterator[None]:
+        try:
+            yield
         except NarpostError as error:
             self._emit(Troubled("take in what is queued", error.message))
 

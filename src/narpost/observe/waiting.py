@@ -40,13 +40,15 @@ class Watch:
 
     def look(self) -> Progress:
         """How things stand now."""
-        waiting = self._waiting()
+        queued_at = self._queued_at()
+        waiting = self._waiting(set(queued_at))
         # After the folder: a link goes only when its end is in the ledger.
         with self._open_ledger() as ledger:
             reasons = {
                 (path, standing.state): standing.reason
                 for (path, _cache), standing in ledger.standings().items()
-                if standing.reason
+                # What was kept before the link was made anew is of an earlier time.
+                if standing.reason and standing.kept_at >= queued_at.get(StorePath(path), 0.0)
             }
             gone = self._paths - waiting
             unknown = {path for path in gone - self._was_queued if not ledger.has_settled(path)}
@@ -81,8 +83,10 @@ class Watch:
                 return progress
             sleep(LOOK_SECONDS)
 
-    def _waiting(self) -> set[StorePath]:
-        queued = {entry.path for entry in self._spool.queued()}
+    def _queued_at(self) -> dict[StorePath, float]:
+        return {entry.path: entry.queued_at for entry in self._spool.queued()}
+
+    def _waiting(self, queued: set[StorePath]) -> set[StorePath]:
         if any(path.is_derivation for path in self._paths & (queued | self._was_queued)):
             self._paths |= queued
         waiting = self._paths & queued

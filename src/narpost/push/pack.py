@@ -19,6 +19,7 @@ from narpost.nix.hashes import Hash
 from narpost.nix.path_info import PathInfo
 from narpost.push.compression import Compression, Compressor
 from narpost.push.shelf import Shelf
+from narpost.store.refusal import refusal_in
 from narpost.store.store import Store
 
 # A path whose NAR is larger goes to a file.
@@ -120,7 +121,7 @@ def pack_in_memory(
 
 
 def _pack_whole(info: PathInfo, nar: bytes, store: Store, compressor: Compressor) -> Packed:
-    _check(info, store, hashlib.sha256(nar).digest())
+    _check(info, store, hashlib.sha256(nar).digest(), nar)
     body = compressor.whole(nar)
     return Packed(info, body, Hash.sha256(hashlib.sha256(body).digest()), len(body))
 
@@ -164,9 +165,11 @@ def pack_to_file(info: PathInfo, store: Store, compression: Compression, file: P
     return Packed(info, file, Hash.sha256(file_hash.digest()), file_bytes)
 
 
-def _check(info: PathInfo, store: Store, digest: bytes) -> None:
+def _check(info: PathInfo, store: Store, digest: bytes, nar: bytes = b"") -> None:
     """Before the NAR's end is used: a connection that sent other bytes is not used again."""
     if digest != info.nar_hash.digest:
+        if refused := refusal_in(nar):
+            raise refused
         raise PathCorrupt(
             f"{info.path} is not what Nix registered: its hash is "
             f"{Hash.sha256(digest).render()} and not {info.nar_hash.render()}",

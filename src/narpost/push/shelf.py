@@ -7,7 +7,9 @@ checked, is what the store has registered now, and is nobody else's.
 import contextlib
 import hashlib
 import itertools
+import shutil
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from narpost.nix.hashes import Hash
@@ -67,6 +69,13 @@ class Shelf:
 
     def _whole(self, pattern: str) -> list[Path]:
         return [file for file in self.folder.glob(pattern) if not file.name.endswith(_PARTIAL)]
+
+
+def clear_others(folder: Path, names: Collection[str]) -> None:
+    """Clear away, in the *folder* of all shelves, those that have none of *names* any more."""
+    for each in folder.glob("*"):
+        if each.name not in names:
+            shutil.rmtree(each, ignore_errors=True)
 
 
 def _name(info: PathInfo, file_hash: Hash, extension: str) -> str:

@@ -5,25 +5,23 @@ forgotten. So writes are gathered and committed now and then, and a crash loses 
 matters.
 """
 
-import contextlib
-import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from narpost.errors import UsageError
 from narpost.nix.store_path import StorePath
+from narpost.queue.ledger_file import LedgerFile, Row
 from narpost.queue.states import State
 
 FILE = "ledger.sqlite"
-_SCHEMA = Path(__file__).with_name("ledger.sql")
 HISTORY_SECONDS = 90 * 86400.0
 SEEN_KEPT_SECONDS = 86400.0
-_BUSY_SECONDS = 10.0
 
-_REMEMBER = "REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?)"
+_STATES = {state.value: state for state in State}
+
+_REMEMBER = "REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)"
 _FORGET = "DELETE FROM entry WHERE path = ?"
 _POSTED = "INSERT INTO posting VALUES (?, ?, ?, ?, ?)"
 _SETTLED = "REPLACE INTO settled VALUES (?, ?)"
@@ -42,17 +40,16 @@ _PRUNE_SEEN = "DELETE FROM seen WHERE seen_at < ?"
 _PRUNE_POSTED = "DELETE FROM posting WHERE posted_at < ?"
 _PRUNE_SETTLED = "DELETE FROM settled WHERE settled_at < ?"
 
-Row = tuple[str | int | float, ...]
-
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How an entry stands with one cache: *due_at* in seconds since the epoch."""
+    """How an entry stands with one cache since *kept_at*; times in seconds since the epoch."""
 
     state: State = State.WAITING
     tries: int = 0
     due_at: float = 0.0
     reason: str = ""
+    kept_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +113,18 @@ class Ledger:
     """The file in *folder*; one thread uses it."""
 
     def __init__(self, folder: Path, *, is_writer: bool = True) -> None:
-        self.file = folder / FILE
-        self._is_writer = is_writer
+        self._file = LedgerFile(folder / FILE, is_writer=is_writer)
         self._unsaved = _Unsaved()
-        self._database = self._open()
 
     def remember(self, path: StorePath, cache: str, standing: Standing) -> None:
         """Keep how *path* stands with *cache*."""
-        row = (standing.state.value, standing.tries, standing.due_at, standing.reason)
+        row = (
+            standing.state.value,
+            standing.tries,
+            standing.due_at,
+            standing.reason,
+            standing.kept_at,
+        )
         self._unsaved.entries.setdefault(path.base_name, {})[cache] = row
 
     def forget(self, path: StorePath) -> None:
@@ -146,10 +147,12 @@ class Ledger:
 
     def seen(self, url: str, since: float) -> dict[StorePath, float]:
         """What the cache at *url* was seen to have since then, and when that was."""
-        rows = self._database.execute(
-            "SELECT path, seen_at FROM seen WHERE url = ? AND seen_at >= ?", (url, since)
-        )
-        return {StorePath(path): seen_at for path, seen_at in rows}
+        query = "SELECT path, seen_at FROM seen WHERE url = ? AND seen_at >= ?"
+        return {
+            StorePath(path): seen_at
+            for path, seen_at in self._file.rows(query, (url, since))
+            if isinstance(path, str) and isinstance(seen_at, float)
+        }
 
     def keep_health(self, cache: str, condition: str, reason: str, now: float) -> None:
         """Keep how *cache* does."""
@@ -157,8 +160,12 @@ class Ledger:
 
     def healths(self) -> dict[str, CacheHealth]:
         """How each cache does, by name; none that nobody has tried yet."""
-        rows = self._database.execute("SELECT cache, condition, reason, since FROM health")
-        return {cache: CacheHealth(*row) for cache, *row in rows}
+        rows = self._file.rows("SELECT cache, condition, reason, since FROM health")
+        return {
+            str(cache): CacheHealth(str(condition), str(reason), since)
+            for cache, condition, reason, since in rows
+            if isinstance(since, float)
+        }
 
     def settle(self, path: StorePath, now: float) -> None:
         """Keep that every cache has *path*."""
@@ -167,16 +174,21 @@ class Ledger:
 
     def standings(self) -> dict[tuple[str, str], Standing]:
         """How entries stand, by base name and cache."""
-        rows = self._database.execute("SELECT path, cache, state, tries, due_at, reason FROM entry")
+        rows = self._file.rows(
+            "SELECT path, cache, state, tries, due_at, reason, kept_at FROM entry"
+        )
         return {
-            (path, cache): Standing(State(state), tries, due_at, reason)
-            for path, cache, state, tries, due_at, reason in rows
+            (str(path), str(cache)): Standing(_STATES[state], tries, due_at, str(reason), kept_at)
+            for path, cache, state, tries, due_at, reason, kept_at in rows
+            if state in _STATES
+            and isinstance(tries, int)
+            and isinstance(due_at, float)
+            and isinstance(kept_at, float)
         }
 
     def has_settled(self, path: StorePath) -> bool:
         """Whether *path* is remembered as being in every cache."""
-        rows = self._database.execute("SELECT 1 FROM settled WHERE path = ?", (path.base_name,))
-        return rows.fetchone() is not None
+        return bool(self._file.rows("SELECT 1 FROM settled WHERE path = ?", (path.base_name,)))
 
     def know(self, paths: Collection[StorePath]) -> None:
         """Keep that *paths*, and no others, were built here."""
@@ -184,39 +196,33 @@ class Ledger:
 
     def known(self) -> set[StorePath]:
         """What was built here at the last look."""
-        return {StorePath(path) for (path,) in self._database.execute("SELECT path FROM known")}
+        return {StorePath(str(path)) for (path,) in self._file.rows("SELECT path FROM known")}
 
     def totals(self, since: float) -> Mapping[str, Totals]:
         """What was posted to each cache since then."""
-        rows = self._database.execute(
+        query = (
             "SELECT cache, count(*), sum(nar_bytes), sum(file_bytes)"
-            " FROM posting WHERE posted_at >= ? GROUP BY cache",
-            (since,),
+            " FROM posting WHERE posted_at >= ? GROUP BY cache"
         )
-        return {cache: Totals(*sums) for cache, *sums in rows}
+        return {
+            str(cache): Totals(paths, nar_bytes, file_bytes)
+            for cache, paths, nar_bytes, file_bytes in self._file.rows(query, (since,))
+            if isinstance(paths, int) and isinstance(nar_bytes, int) and isinstance(file_bytes, int)
+        }
 
     def prune(self, now: float) -> None:
         """Let go of what is too old to matter."""
         self._unsaved.pruned_at = now
 
     def save(self) -> None:
-        """Commit what was gathered; if the file went away or broke, begin a new one."""
-        if self._unsaved == _Unsaved():
-            return
-        if not self.file.exists():
-            self._reopen()
-        try:
-            self._commit()
-        except sqlite3.DatabaseError:
-            self._reopen()
-            with contextlib.suppress(sqlite3.DatabaseError):
-                self._commit()
-        self._unsaved = _Unsaved()
+        """Commit what was gathered; what cannot be written now is kept for the next time."""
+        if self._unsaved != _Unsaved() and self._file.write(self._unsaved.statements()):
+            self._unsaved = _Unsaved()
 
     def close(self) -> None:
         """Save, and let go of the file."""
         self.save()
-        self._database.close()
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -228,60 +234,3 @@ class Ledger:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _commit(self) -> None:
-        with self._transaction():
-            for statement, rows in self._unsaved.statements():
-                self._database.executemany(statement, rows)
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
-
-    def _reopen(self) -> None:
-        self._database.close()
-        self._database = self._open()
-
-    def _open(self) -> sqlite3.Connection:
-        if not self._is_writer:
-            return self._open_to_read()
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            return self._open_to_write()
-        except (OSError, sqlite3.OperationalError) as error:
-            raise UsageError(
-                f"cannot write to {self.file}: {error}",
-                "set state in the section [queue] to a folder that the daemon may write to",
-            ) from error
-        except sqlite3.DatabaseError:
-            # Not a database any more: put it out of the way and begin anew.
-            self.file.replace(self.file.with_suffix(".corrupt"))
-            return self._open_to_write()
-
-    def _open_to_write(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self.file, timeout=_BUSY_SECONDS, isolation_level=None)
-        try:
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = NORMAL")
-            database.executescript(_SCHEMA.read_text())
-        except BaseException:
-            database.close()
-            raise
-        return database
-
-    def _open_to_read(self) -> sqlite3.Connection:
-        """Open what the daemon writes; where there is nothing to read, an empty one."""
-        try:
-            database = sqlite3.connect(f"{self.file.as_uri()}?mode=ro", uri=True, timeout=1)
-            database.execute("SELECT count(*) FROM settled")
-        except (sqlite3.DatabaseError, OSError):
-            database = sqlite3.connect(":memory:", isolation_level=None)
-            database.executescript(_SCHEMA.read_text())
-        return database

@@ -6,8 +6,9 @@ CREATE TABLE IF NOT EXISTS entry (
     tries  INTEGER NOT NULL,
     due_at REAL NOT NULL,
     reason TEXT NOT NULL,
+    kept_at REAL NOT NULL,
     PRIMARY KEY (path, cache)
-) WITHOUT ROWID;
+) STRICT, WITHOUT ROWID;
 
 -- What was posted: for status, and for those who wait.
 CREATE TABLE IF NOT EXISTS posting (
@@ -16,7 +17,7 @@ CREATE TABLE IF NOT EXISTS posting (
     nar_bytes  INTEGER NOT NULL,
     file_bytes INTEGER NOT NULL,
     posted_at  REAL NOT NULL
-);
+) STRICT;
 CREATE INDEX IF NOT EXISTS posting_by_path ON posting (path, cache);
 CREATE INDEX IF NOT EXISTS posting_by_time ON posting (posted_at);
 
@@ -24,7 +25,7 @@ CREATE INDEX IF NOT EXISTS posting_by_time ON posting (posted_at);
 CREATE TABLE IF NOT EXISTS settled (
     path       TEXT PRIMARY KEY,
     settled_at REAL NOT NULL
-) WITHOUT ROWID;
+) STRICT, WITHOUT ROWID;
 
 -- What each cache was seen to have, so that it need not be asked again at once.
 CREATE TABLE IF NOT EXISTS seen (
@@ -32,7 +33,7 @@ CREATE TABLE IF NOT EXISTS seen (
     url     TEXT NOT NULL,
     seen_at REAL NOT NULL,
     PRIMARY KEY (url, path)
-) WITHOUT ROWID;
+) STRICT, WITHOUT ROWID;
 
 -- How each cache does since when, in the words of the screen.
 CREATE TABLE IF NOT EXISTS health (
@@ -40,9 +41,9 @@ CREATE TABLE IF NOT EXISTS health (
     condition TEXT NOT NULL,
     reason    TEXT NOT NULL,
     since     REAL NOT NULL
-) WITHOUT ROWID;
+) STRICT, WITHOUT ROWID;
 
 -- What this machine had built at the last look, for catching up.
 CREATE TABLE IF NOT EXISTS known (
     path TEXT PRIMARY KEY
-) WITHOUT ROWID;
+) STRICT, WITHOUT ROWID;

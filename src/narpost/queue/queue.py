@@ -277,6 +277,7 @@ class Queue:
         self._emit(PutAside(cache, path.base_name, reason))
 
     def _keep(self, path: StorePath, cache: str, standing: Standing) -> None:
+        standing = replace(standing, kept_at=self._clock())
         self._entries[path][cache] = standing
         self.ledger.remember(path, cache, standing)
 

@@ -14,6 +14,8 @@ from narpost.errors import MalformedError, NarpostError, UsageError
 from narpost.nix.store_path import StoreDir, StorePath
 
 FOLDER = "queue"
+# Links that are being made anew; the process that does it is in the name.
+_BESIDE = ".new-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +97,20 @@ class Spool:
 
     def renew(self, path: StorePath) -> None:
         """Make the link of *path* anew, which tells a daemon that set it aside to try again."""
-        beside = self.directory / f".{path.base_name}"
+        beside = self.directory / f"{_BESIDE}{os.getpid()}-{path.base_name}"
         try:
             beside.unlink(missing_ok=True)
             beside.symlink_to(self._store_dir.render(path))
             beside.replace(self._link(path))
         except OSError as error:
             raise _cannot(f"queue {path} in", self.folder, error) from error
+
+    def clear(self) -> None:
+        """Let go of what a command was killed over while it made a link anew."""
+        for link in self.directory.glob(f"{_BESIDE}*"):
+            process = link.name.removeprefix(_BESIDE).partition("-")[0]
+            if link.is_symlink() and not Path("/proc", process).exists():
+                link.unlink(missing_ok=True)
 
     def mark(self, path: StorePath) -> Mark | None:
         """What tells the link of *path* from one that is made later; none if it is gone."""

@@ -5,7 +5,6 @@ We offer protocol 1.35, which is all that Lix speaks, and go down with an older 
 has 1.34); newer daemons come down to us.
 """
 
-import re
 import socket
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from enum import IntEnum
@@ -14,6 +13,7 @@ from narpost.errors import MalformedError, PathCorrupt, StoreRefused, StoreUnrea
 from narpost.nix.hashes import Hash
 from narpost.nix.path_info import PathInfo
 from narpost.nix.store_path import StoreDir, StorePath
+from narpost.store import refusal
 from narpost.store.wire import EndedEarly, Wire
 
 _CLIENT_MAGIC = 0x6E697863
@@ -23,13 +23,13 @@ _OLDEST = (1, 34)
 # Requests sent before their answers are read: few enough for the daemon's socket buffer.
 _IN_FLIGHT = 128
 _NARS_AHEAD = 4
+# What is kept of a NAR's end, where an error of Nix may stand.
+_TAIL_BYTES = 4096
 
 # A NAR that is over leaves its connection silent; after this time we ask whether it is.
 SILENCE_SECONDS = 2.0
 # The closing bracket of a NAR, framed.
 _NAR_END = (1).to_bytes(8, "little") + b")".ljust(8, b"\0")
-
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Operation(IntEnum):
@@ -47,7 +47,7 @@ class Told(IntEnum):
 
     NEXT = 0x6F6C6D67
     LAST = 0x616C7473
-    ERROR = 0x63787470
+    ERROR = refusal.ERROR
     START_ACTIVITY = 0x53545254
     STOP_ACTIVITY = 0x53544F50
     RESULT = 0x52534C54
@@ -150,10 +150,12 @@ class Connection:
         tail = b""
         try:
             for chunk in self._wire.read_chunks(nar_bytes, SILENCE_SECONDS):
-                tail = chunk[-len(_NAR_END) :]
+                tail = (tail + chunk[-_TAIL_BYTES:])[-_TAIL_BYTES:]
                 yield chunk
         except EndedEarly as error:
-            if tail != _NAR_END:
+            if refused := refusal.refusal_in(tail):
+                raise refused from error
+            if not tail.endswith(_NAR_END):
                 raise
             raise PathCorrupt(
                 f"{path} is not what Nix registered: it is shorter",
@@ -240,8 +242,7 @@ class Connection:
         wire.read_string()  # always "Error"
         wire.read_number()  # level
         wire.read_string()  # name
-        message = _COLOUR.sub("", wire.read_string()).strip()
-        return StoreRefused(f"Nix says: {message.removeprefix('error: ')}")
+        return refusal.refused(wire.read_string())
 
     def _read_info(self, path: StorePath) -> PathInfo:
         wire = self._wire

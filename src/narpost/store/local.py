@@ -152,6 +152,15 @@ def _spawn(store_dir: StoreDir, stall_seconds: float) -> Connection:
             "cannot read the store: there is neither a Nix daemon nor the program nix-daemon",
             "install Nix or Lix, or name the daemon's socket as store in the section [nix]",
         )
+    try:
+        return _served_by(program, store_dir, stall_seconds)
+    except OSError as error:
+        raise StoreUnreachable(
+            f"cannot start {program}: {(error.strerror or str(error)).lower()}"
+        ) from error
+
+
+def _served_by(program: str, store_dir: StoreDir, stall_seconds: float) -> Connection:
     ours, theirs = socket.socketpair()
     with tempfile.TemporaryFile() as said:
         with theirs:

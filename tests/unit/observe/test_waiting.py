@@ -1,6 +1,7 @@
 """Waiting for entries that another process posts."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from narpost.queue.states import State
 from support.fake_store import STORE_DIR, store_path
 
 HELLO, WORLD = store_path("hello"), store_path("world")
-RETRIED = Standing(State.WAITING, tries=2, due_at=9.0, reason="503 Slow Down")
-ASIDE = Standing(State.SET_ASIDE, tries=1, reason="it is corrupt")
+# After any link that a test makes.
+LATER = 2.0**33
+RETRIED = Standing(State.WAITING, tries=2, due_at=9.0, reason="503 Slow Down", kept_at=LATER)
+ASIDE = Standing(State.SET_ASIDE, tries=1, reason="it is corrupt", kept_at=LATER)
 
 
 @pytest.fixture
@@ -96,6 +99,17 @@ def test_what_is_set_aside_has_failed(spool: Spool) -> None:
     looked = watch(spool, [HELLO, WORLD]).look()
 
     assert looked == progress(waiting=[WORLD], failed={HELLO: "it is corrupt"})
+
+
+def test_what_was_said_before_the_link_was_made_anew_counts_no_more(spool: Spool) -> None:
+    """Somebody has mended it and queued it once more: it waits for the daemon to look."""
+    spool.add([HELLO])
+    remember(spool, HELLO, replace(ASIDE, kept_at=1.0))
+
+    progress = watch(spool, [HELLO]).look()
+
+    assert progress.waiting == {HELLO}
+    assert progress.failed == {}
 
 
 def test_what_is_tried_again_waits_and_says_why(spool: Spool) -> None:
