@@ -12,7 +12,7 @@ import obstore
 import pytest
 from obstore.store import MemoryStore
 
-from narpost.cache.bucket import Bucket
+from narpost.cache.bucket import Bucket, Put
 from narpost.cache.object_store import ObjectBucket
 from narpost.errors import CacheUnreachable, NarpostError
 from narpost.nix.store_url import StoreUrl
@@ -140,9 +140,9 @@ def test_put_replaces_what_is_there(body: Body) -> None:
 
 def test_put_new_stores_what_is_missing(body: Body) -> None:
     """Where nothing is there, a conditional put is a put."""
-    is_stored = asyncio.run(body.bucket.put_new("key", b"first", TYPE))
+    put = asyncio.run(body.bucket.put_new("key", b"first", TYPE))
 
-    assert is_stored
+    assert put is not Put.EXISTS
     assert asyncio.run(body.bucket.get("key")) == b"first"
 
 
@@ -150,9 +150,9 @@ def test_put_new_leaves_what_is_there(body: Body) -> None:
     """Where something is there it stays, and the caller is told so."""
     asyncio.run(body.bucket.put("key", b"first", TYPE))
 
-    is_stored = asyncio.run(body.bucket.put_new("key", b"second", TYPE))
+    put = asyncio.run(body.bucket.put_new("key", b"second", TYPE))
 
-    assert not is_stored
+    assert put is Put.EXISTS
     assert asyncio.run(body.bucket.get("key")) == b"first"
 
 
@@ -160,10 +160,10 @@ def test_one_of_many_wins_a_race(body: Body) -> None:
     """Of sixteen who put one new key at once, one is told that it did, and its object stays."""
     rivals = [bytes([number]) * 50_000 for number in range(16)]
 
-    has_won = at_once(lambda each: body.bucket.put_new("key", each, TYPE), rivals)
+    puts = at_once(lambda each: body.bucket.put_new("key", each, TYPE), rivals)
 
-    assert has_won.count(True) == 1
-    assert asyncio.run(body.bucket.get("key")) == rivals[has_won.index(True)]
+    (winner,) = (number for number, put in enumerate(puts) if put is not Put.EXISTS)
+    assert asyncio.run(body.bucket.get("key")) == rivals[winner]
     assert body.keys() == {"key"}
 
 
@@ -238,7 +238,7 @@ def test_keeps_odd_names(body: Body, key: str) -> None:
 
     assert asyncio.run(body.bucket.get(key)) == b"log"
     assert asyncio.run(body.bucket.size(key)) == 3
-    assert not asyncio.run(body.bucket.put_new(key, b"other", TYPE))
+    assert asyncio.run(body.bucket.put_new(key, b"other", TYPE)) is Put.EXISTS
     assert body.keys() == {key}
 
 
@@ -295,3 +295,15 @@ def test_a_file_that_went_away_is_not_blamed_on_the_bucket(body: Body, tmp_path:
 
     assert "does not exist" not in caught.value.message
     assert body.keys() == set()
+
+
+def test_an_answer_that_proves_something_is_right(body: Body) -> None:
+    """Where a bucket says that the very bytes arrived, they did; encrypted ones it cannot tell."""
+    puts = [
+        asyncio.run(body.bucket.put("put", b"some bytes", TYPE)),
+        asyncio.run(body.bucket.put_new("put-new", b"some bytes", TYPE)),
+    ]
+
+    assert set(puts) <= {Put.PROVEN, Put.STORED}
+    assert asyncio.run(body.bucket.get("put")) == b"some bytes"
+    assert asyncio.run(body.bucket.get("put-new")) == b"some bytes"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from narpost.cache import aws
-from narpost.cache.bucket import Bucket
+from narpost.cache.bucket import Bucket, Put
 from narpost.errors import CacheRefused, CacheUnreachable, NarpostError, UsageError
 from narpost.nix.store_url import StoreUrl
 from narpost.wiring import open_bucket
@@ -319,7 +319,7 @@ def test_the_probe_learns_that_a_bucket_hides_what_is_missing(hiding: S3Bucket) 
     assert stored == b"body"
     assert asyncio.run(bucket.get("missing")) is None
     assert asyncio.run(bucket.size("missing")) is None
-    assert not asyncio.run(bucket.put_new("key", b"other", TYPE))
+    assert asyncio.run(bucket.put_new("key", b"other", TYPE)) is Put.EXISTS
     assert asyncio.run(bucket.names(pages=1)) is None
 
 

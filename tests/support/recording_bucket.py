@@ -9,6 +9,7 @@ from pathlib import Path
 
 from obstore.store import MemoryStore
 
+from narpost.cache.bucket import Put
 from narpost.cache.object_store import ObjectBucket
 from narpost.errors import CacheUnreachable
 
@@ -34,13 +35,13 @@ class RecordingBucket(ObjectBucket):
         self._turns = random.Random(seed)
         self._refused_key = refused_key
 
-    async def put(self, key: str, body: bytes | Path, content_type: str) -> bool:
+    async def put(self, key: str, body: bytes | Path, content_type: str) -> Put:
         """Store an object, in place of any that is there."""
         async with self._recorded(key):
             return await super().put(key, body, content_type)
 
-    async def put_new(self, key: str, body: bytes, content_type: str) -> bool:
-        """Store an object unless one is there, which is told by False."""
+    async def put_new(self, key: str, body: bytes, content_type: str) -> Put:
+        """Store an object unless one is there."""
         async with self._recorded(key):
             return await super().put_new(key, body, content_type)
 

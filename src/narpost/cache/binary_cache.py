@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from narpost.cache.bucket import Bucket
+from narpost.cache.bucket import Bucket, Put
 from narpost.errors import CacheUnreachable, MalformedError, UsageError
 from narpost.nix.cache_info import CacheInfo
 from narpost.nix.cache_names import (
@@ -61,7 +61,8 @@ class BinaryCache:
         text = await self._bucket.get(CACHE_INFO)
         if text is None:
             description = self.info.render().encode()
-            return await self._bucket.put_new(CACHE_INFO, description, CACHE_INFO_TYPE)
+            put = await self._bucket.put_new(CACHE_INFO, description, CACHE_INFO_TYPE)
+            return put is not Put.EXISTS
         try:
             there = CacheInfo.parse(text.decode(errors="replace")).store_dir
         except MalformedError as error:
@@ -126,13 +127,14 @@ class BinaryCache:
         return await self._bucket.each(map(self._put_narinfo, narinfos))
 
     async def _put_nar(self, nar: Nar) -> None:
-        """Store it under its hash, and read it back.
+        """Store it under its hash, and see that it arrived: by the answer, or by reading it back.
 
         One that is there already has the same name, and so the same bytes, unless somebody's
         upload was cut off: then it is replaced.
         """
         if isinstance(nar.body, bytes):
-            await self._bucket.put_new(nar.key, nar.body, NAR_TYPE)
+            if await self._bucket.put_new(nar.key, nar.body, NAR_TYPE) is Put.PROVEN:
+                return
         elif await self._bucket.size(nar.key) != nar.size:
             await self._bucket.put(nar.key, nar.body, NAR_TYPE)
         if await self._bucket.size(nar.key) == nar.size:
@@ -144,7 +146,7 @@ class BinaryCache:
     async def _put_narinfo(self, narinfo: NarInfo) -> None:
         key = narinfo_key(narinfo.info.path)
         text = narinfo.render(self.info.store_dir).encode()
-        if await self._bucket.put(key, text, NARINFO_TYPE):
+        if await self._bucket.put(key, text, NARINFO_TYPE) is Put.PROVEN:
             return
         if await self._bucket.size(key) != len(text):
             raise self._not_given_back(key)

@@ -1,12 +1,23 @@
 """What a cache is kept in: the promise, and the one error that its bodies have of their own."""
 
 from collections.abc import Coroutine, Iterable
+from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from narpost.errors import CacheRefused
 
 T = TypeVar("T")
+
+
+class Put(Enum):
+    """What came of putting an object."""
+
+    # Another was there, and stays.
+    EXISTS = "exists"
+    STORED = "stored"
+    # The answer shows by a checksum that these very bytes arrived.
+    PROVEN = "proven"
 
 
 class Bucket(Protocol):
@@ -37,16 +48,13 @@ class Bucket(Protocol):
     async def get(self, key: str) -> bytes | None:
         """A small object's bytes; nothing when it is not there."""
 
-    async def put(self, key: str, body: bytes | Path, content_type: str) -> bool:
-        """Store an object, in place of any that is there; a file's name stays the caller's.
+    async def put(self, key: str, body: bytes | Path, content_type: str) -> Put:
+        """Store an object, in place of any that is there; a file's name stays the caller's."""
 
-        Says whether the answer proves that these bytes arrived.
-        """
+    async def put_new(self, key: str, body: bytes, content_type: str) -> Put:
+        """Store an object unless one is there.
 
-    async def put_new(self, key: str, body: bytes, content_type: str) -> bool:
-        """Store an object unless one is there, which is told by False.
-
-        Some servers ignore the condition: they replace the object, and say True.
+        Some servers ignore the condition, and replace it.
         """
 
     async def end_uploads(self, keys: Iterable[str]) -> None:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from narpost.cache.bucket import Refusal
+from narpost.cache.bucket import Put, Refusal
 from narpost.errors import CacheRefused, CacheUnreachable, Passing, UsageError
 from narpost.nix.store_url import StoreUrl
 
@@ -79,22 +79,22 @@ class FolderBucket:
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
 
-    async def put(self, key: str, body: bytes | Path, content_type: str) -> bool:
+    async def put(self, key: str, body: bytes | Path, content_type: str) -> Put:
         """Store a file, in place of any that is there; it is there then."""
         with self._translated("write", key), self._incoming(body) as incoming:
             self._move(os.replace, incoming, key)
-        return True
+        return Put.PROVEN
 
-    async def put_new(self, key: str, body: bytes, content_type: str) -> bool:
-        """Store a file unless one is there, which is told by False."""
+    async def put_new(self, key: str, body: bytes, content_type: str) -> Put:
+        """Store a file unless one is there."""
         if await self.size(key) is not None:
-            return False
+            return Put.EXISTS
         with self._translated("write", key), self._incoming(body) as incoming:
             try:
                 self._move(os.link, incoming, key)
             except FileExistsError:
-                return False
-        return True
+                return Put.EXISTS
+        return Put.PROVEN
 
     async def end_uploads(self, keys: Iterable[str]) -> None:
         """There are none: `probe` clears what is not whole."""

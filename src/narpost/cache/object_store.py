@@ -27,12 +27,13 @@ from obstore.exceptions import (
 from obstore.store import ObjectStore, S3Store
 
 from narpost.cache import aws
-from narpost.cache.bucket import Refusal
+from narpost.cache.bucket import Put, Refusal
 from narpost.cache.pace import Pace
 from narpost.errors import CacheBusy, CacheRefused, CacheUnreachable, Passing
 from narpost.nix.store_url import StoreUrl
 
 if TYPE_CHECKING:
+    from obstore import PutResult
     from obstore.store import RetryConfig
 
 T = TypeVar("T")
@@ -153,11 +154,8 @@ class ObjectBucket:
             self._check_absence(error)
             return None
 
-    async def put(self, key: str, body: bytes | Path, content_type: str) -> bool:
-        """Store an object, in place of any that is there; a large file goes in parts.
-
-        An answer proves that it arrived by its MD5, which most servers give as ETag.
-        """
+    async def put(self, key: str, body: bytes | Path, content_type: str) -> Put:
+        """Store an object, in place of any that is there; a large file goes in parts."""
         async with self._turn("write", key, body):
             answer = await obstore.put_async(
                 self._store if isinstance(body, bytes) else self._patient,
@@ -167,16 +165,13 @@ class ObjectBucket:
                 chunk_size=_PART_BYTES,
                 max_concurrency=min(_PARTS_AT_ONCE, requests_at_once()),
             )
-        return isinstance(body, bytes) and (answer["e_tag"] or "").strip('"') == _md5(body)
+        return _put(body, answer)
 
-    async def put_new(self, key: str, body: bytes, content_type: str) -> bool:
-        """Store an object unless one is there, which is told by False.
-
-        Some servers ignore the condition: they replace the object, and say True.
-        """
+    async def put_new(self, key: str, body: bytes, content_type: str) -> Put:
+        """Store an object unless one is there; some servers ignore the condition."""
         try:
             async with self._turn("write", key, body):
-                await obstore.put_async(
+                answer = await obstore.put_async(
                     self._store,
                     key,
                     body,
@@ -184,8 +179,8 @@ class ObjectBucket:
                     mode="create",
                 )
         except (AlreadyExistsError, PreconditionError):
-            return False
-        return True
+            return Put.EXISTS
+        return _put(body, answer)
 
     async def end_uploads(self, keys: Iterable[str]) -> None:
         """End uploads in parts of *keys*; the library has no way to find them."""
@@ -269,8 +264,12 @@ class ObjectBucket:
         )
 
 
-def _md5(body: bytes) -> str:
-    return hashlib.md5(body, usedforsecurity=False).hexdigest()
+def _put(body: bytes | Path, answer: "PutResult") -> Put:
+    """Most servers give the MD5 of what they stored as ETag, unless they encrypt it."""
+    if isinstance(body, Path):
+        return Put.STORED
+    md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
+    return Put.PROVEN if (answer["e_tag"] or "").strip('"') == md5 else Put.STORED
 
 
 def _no_base(result: T | BaseException) -> T | Exception:

@@ -16,7 +16,7 @@ from narpost.push.worker import Worker
 from narpost.queue.lock import DaemonLock
 from narpost.queue.queue import Queue
 
-SAVE_SECONDS = 0.05
+SAVE_SECONDS = 0.02
 # A drain gives up on an entry after so many tries; the entry stays queued.
 DRAIN_TRIES = 4
 

@@ -16,7 +16,7 @@ from obstore.store import MemoryStore
 
 from narpost.backoff import Backoff
 from narpost.cache.binary_cache import BinaryCache
-from narpost.cache.bucket import Refusal
+from narpost.cache.bucket import Put, Refusal
 from narpost.cache.object_store import ObjectBucket
 from narpost.errors import CacheBusy, CacheRefused, CacheUnreachable, UsageError
 from narpost.events import CacheDown, CacheUp, Emit, Event, Posted, PutAside, Retrying, Settled
@@ -108,21 +108,21 @@ class FaultyBucket(ObjectBucket):
         await self._hang_if_crashed()
         return await super().get(key)
 
-    async def put(self, key: str, body: bytes | Path, content_type: str) -> bool:
+    async def put(self, key: str, body: bytes | Path, content_type: str) -> Put:
         """As any bucket, but for the fault."""
         data = read(body) if isinstance(body, Path) else body
         fault = await self._begin(key, data)
         sent = body if fault is None else arrived(data, fault)
-        is_proven = await super().put(key, sent, content_type)
+        put = await super().put(key, sent, content_type)
         await self._end(fault)
-        return is_proven and sent == body
+        return put if fault is None else Put.STORED
 
-    async def put_new(self, key: str, body: bytes, content_type: str) -> bool:
+    async def put_new(self, key: str, body: bytes, content_type: str) -> Put:
         """As any bucket, but for the fault."""
         fault = await self._begin(key, body)
-        is_stored = await super().put_new(key, arrived(body, fault), content_type)
+        put = await super().put_new(key, arrived(body, fault), content_type)
         await self._end(fault)
-        return is_stored
+        return put if fault is None or put is Put.EXISTS else Put.STORED
 
     async def _begin(self, key: str, body: bytes) -> Fault | None:
         await self._hang_if_crashed()
