@@ -7,6 +7,7 @@ import pytest
 
 from support import private_store as private_stores
 from support import radosgw
+from support.machine import Machine
 from support.private_store import PrivateStore
 from support.programs import require
 from support.radosgw import S3Server
@@ -32,3 +33,9 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def s3_bucket(s3_server: S3Server) -> S3Bucket:
     """A new bucket; nobody but its owner may use it."""
     return S3Bucket.create(s3_server)
+
+
+@pytest.fixture
+def machine(private_store: PrivateStore, tmp_path: Path) -> Machine:
+    """A build machine with narpost on it; no daemon runs yet."""
+    return Machine.set_up(private_store, tmp_path / "machine")

@@ -82,7 +82,8 @@ def load(file: Path, place: Place) -> Config:
             f"cannot read the configuration {file}: {reason}",
             "write it anew with: narpost setup --to URL; or name another with --config FILE",
         ) from error
-    except tomllib.TOMLDecodeError as error:
+    # A number of thousands of digits is a plain ValueError, and lists within lists are the other.
+    except (ValueError, RecursionError) as error:
         raise UsageError(
             f"{file} is not TOML: {error}", "mend that line; strings stand in quotes"
         ) from error
@@ -148,7 +149,8 @@ def _cache(table: Mapping[str, Any]) -> CacheConfig:
 def key_files(url: StoreUrl) -> tuple[Path, ...]:
     """The key files that a store URL itself names, as for `nix copy`."""
     one, many = url.parameters.get("secret-key"), url.parameters.get("secret-keys", "")
-    return tuple(map(Path, ([one] if one else []) + [each for each in many.split(",") if each]))
+    names = ([one] if one else []) + [each for each in many.split(",") if each]
+    return tuple(map(Path, map(_checked, names)))
 
 
 def _caches(table: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -181,9 +183,15 @@ def _folder(table: Mapping[str, Any], key: str, given: Path, where: str) -> Path
     return folder
 
 
+def _checked(name: str) -> str:
+    if "\0" in name:
+        raise UsageError(f"{name!r} cannot name a file", "take out the byte 0")
+    return name
+
+
 def _expanded(text: str) -> Path:
     try:
-        return Path(text).expanduser()
+        return Path(_checked(text)).expanduser()
     except RuntimeError as error:
         raise UsageError(
             f"{text!r} begins with a user that is not there", "give the path from the root on"
@@ -208,7 +216,7 @@ def _number(table: Mapping[str, Any], key: str, where: str, *, lowest: int = 1) 
     number = table.get(key)
     if number is None:
         return None
-    if not isinstance(number, int) or isinstance(number, bool) or number < lowest:
+    if not isinstance(number, int) or isinstance(number, bool) or not lowest <= number < 1 << 63:
         raise UsageError(
             f"{key} of {where} is {number!r}",
             f"write {key} = 1000, a whole number from {lowest} on, without quotes",

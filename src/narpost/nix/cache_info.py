@@ -7,6 +7,9 @@ from typing import Self
 from narpost.errors import MalformedError
 from narpost.nix.store_path import StoreDir
 
+# Python reads no more than some thousands.
+_DIGITS = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class CacheInfo:
@@ -49,7 +52,7 @@ class CacheInfo:
         if not _is_number(priority):
             raise MalformedError(f"nix-cache-info has {priority!r} as its Priority")
         return cls(
-            store_dir=StoreDir(store_dir.rstrip("/")),
+            store_dir=StoreDir(store_dir.rstrip("/ \t\r\v\f") or "/"),
             wants_mass_query=None if mass_query is None else mass_query == "1",
             priority=int(priority) if "Priority" in fields else None,
         )
@@ -65,4 +68,4 @@ class CacheInfo:
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
+    return text.isascii() and text.isdecimal() and len(text) <= _DIGITS

@@ -42,6 +42,8 @@ class StoreUrl:
                 "a cache's URL begins with s3:// or file://, as for nix copy --to",
             )
         location, _, query = rest.partition("?")
+        if "\0" in unquote(location) or text != text.encode(errors="replace").decode():
+            raise MalformedError(f"{text!r} has bytes that no URL has", "write a byte as %XX")
         parameters = dict(parse_qsl(query, keep_blank_values=True))
         _check_names(parameters, scheme, text)
         return cls(scheme, _location(scheme, unquote(location), text), parameters)

@@ -68,7 +68,7 @@ class Compression:
     def at(self, text: str) -> Self:
         """The same format at the level that *text* says."""
         lowest, _, highest = _LEVELS[self.name]
-        level = int(text) if text.isascii() and text.isdecimal() else lowest - 1
+        level = int(text) if text.isascii() and text.isdecimal() and len(text) < 3 else lowest - 1
         if not lowest <= level <= highest:
             raise UsageError(
                 f"{text!r} is not a compression-level of {self.name}",

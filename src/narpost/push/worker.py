@@ -13,6 +13,7 @@ from narpost.errors import (
     CacheRefused,
     NarpostError,
     ObjectRefused,
+    Passing,
     PathVanished,
     Permanent,
     StoreUnreachable,
@@ -158,6 +159,12 @@ class Worker:
                 self._watch.collapse(error)
             elif isinstance(error, StoreUnreachable):
                 self._store_trouble = error
+            if len(batch) > 1 and not isinstance(error, Passing):
+                # It may be that of one entry alone, so look for it.
+                middle = len(batch) // 2
+                await self._post(batch[:middle])
+                await self._post(batch[middle:])
+                return
             for path in batch:
                 self._ended(path, error)
             return

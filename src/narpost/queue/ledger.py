@@ -122,7 +122,7 @@ class Ledger:
             standing.state.value,
             standing.tries,
             standing.due_at,
-            standing.reason,
+            _storable(standing.reason),
             standing.kept_at,
         )
         self._unsaved.entries.setdefault(path.base_name, {})[cache] = row
@@ -156,7 +156,7 @@ class Ledger:
 
     def keep_health(self, cache: str, condition: str, reason: str, now: float) -> None:
         """Keep how *cache* does."""
-        self._unsaved.healths[cache] = (cache, condition, reason, now)
+        self._unsaved.healths[cache] = (cache, condition, _storable(reason), now)
 
     def healths(self) -> dict[str, CacheHealth]:
         """How each cache does, by name; none that nobody has tried yet."""
@@ -234,3 +234,8 @@ class Ledger:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _storable(text: str) -> str:
+    """Nix and servers say what they like, and SQLite takes no surrogates."""
+    return text.encode(errors="replace").decode()

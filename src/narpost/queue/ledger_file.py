@@ -29,6 +29,9 @@ _PASSING = frozenset(
     )
 )
 
+# Python cannot always decode the words in which SQLite tells what is broken.
+_BROKEN = (sqlite3.DatabaseError, UnicodeDecodeError)
+
 Row = tuple[str | int | float, ...]
 Statements = Iterable[tuple[str, Sequence[Row]]]
 
@@ -44,7 +47,7 @@ class LedgerFile:
         """What *query* finds; nothing where that cannot be read."""
         try:
             return self._database.execute(query, values).fetchall()
-        except sqlite3.DatabaseError:
+        except _BROKEN:
             return []
 
     def write(self, statements: Statements) -> bool:
@@ -56,7 +59,7 @@ class LedgerFile:
             self._carry_out(carried_out)
         except (UsageError, OSError):
             return False
-        except sqlite3.DatabaseError as error:
+        except _BROKEN as error:
             if is_passing(error):
                 return False
             return self._write_anew(carried_out)
@@ -71,7 +74,7 @@ class LedgerFile:
             self._put_aside()
             self._reopen()
             self._carry_out(statements)
-        except (UsageError, OSError, sqlite3.DatabaseError):
+        except (UsageError, OSError, *_BROKEN):
             return False
         return True
 
@@ -91,19 +94,19 @@ class LedgerFile:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             try:
                 return _connect(self._file)
-            except sqlite3.DatabaseError as error:
+            except _BROKEN as error:
                 if is_passing(error):
                     raise
                 self._put_aside()
                 return _connect(self._file)
-        except (OSError, sqlite3.DatabaseError) as error:
+        except (OSError, *_BROKEN) as error:
             raise UsageError(
                 f"cannot write to {self._file}: {error}",
                 "set state in the section [queue] to a folder that the daemon may write to",
             ) from error
 
     def _open_to_read(self) -> sqlite3.Connection:
-        with contextlib.suppress(sqlite3.DatabaseError, OSError):
+        with contextlib.suppress(OSError, *_BROKEN):
             return _tolerant(
                 sqlite3.connect(f"{self._file.as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
             )
@@ -117,7 +120,7 @@ class LedgerFile:
             self._file.replace(self._file.with_suffix(".corrupt"))
 
 
-def is_passing(error: sqlite3.DatabaseError) -> bool:
+def is_passing(error: Exception) -> bool:
     """Whether the file is sound, and only cannot be used now."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     return code & 0xFF in _PASSING

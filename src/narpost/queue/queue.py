@@ -149,6 +149,10 @@ class Queue:
     def retry(self, path: StorePath) -> None:
         """Try *path* again now, as if it had not failed."""
         self._failed.pop(path, None)
+        if path.is_derivation and self._entries.pop(path, None) is not None:
+            # It is not posted itself: its outputs are asked for again at the next look.
+            self.ledger.forget(path)
+            self._derivations.add(path)
         for cache, standing in self._entries.get(path, {}).items():
             if standing.state in {State.SET_ASIDE, State.WAITING}:
                 self._keep(path, cache, Standing(moved(standing.state, Move.RETRY)))
@@ -220,6 +224,8 @@ class Queue:
         standings = self._entries[path] = {}
         for cache in self.caches:
             standing = self._remembered.pop((path.base_name, cache), Standing())
+            if standing.state is State.SET_ASIDE and standing.due_at != self._made_at(path):
+                standing = Standing()  # Its link was made anew while nobody looked.
             standings[cache] = standing
             if standing.state is State.WAITING:
                 self._wait(cache, path, standing.due_at)
@@ -272,9 +278,14 @@ class Queue:
     def _set_aside(self, cache: str, path: StorePath, reason: str) -> None:
         standing = self._entries[path][cache]
         state = moved(standing.state, Move.SET_ASIDE)
-        self._keep(path, cache, Standing(state, standing.tries + 1, 0.0, reason))
         self._failed[path] = self.spool.mark(path)
+        # Nothing is due of what is set aside: the time is that of the link which was tried.
+        self._keep(path, cache, Standing(state, standing.tries + 1, self._made_at(path), reason))
         self._emit(PutAside(cache, path.base_name, reason))
+
+    def _made_at(self, path: StorePath) -> float:
+        mark = self.spool.mark(path)
+        return mark.made_at if mark else 0.0
 
     def _keep(self, path: StorePath, cache: str, standing: Standing) -> None:
         standing = replace(standing, kept_at=self._clock())

@@ -91,7 +91,8 @@ class Spool:
             try:
                 self._link(path).symlink_to(self._store_dir.render(path))
             except FileExistsError:
-                continue
+                if not self._leads_to(path):  # Something else lies there, and keeps nothing.
+                    self.renew(path)
             except OSError as error:
                 raise _cannot(f"queue {path} in", self.folder, error) from error
 
@@ -126,7 +127,18 @@ class Spool:
 
     def remove(self, path: StorePath) -> None:
         """Let go of *path*; from here on the garbage collector may take it."""
-        self._link(path).unlink(missing_ok=True)
+        try:
+            self._link(path).unlink(missing_ok=True)
+        except IsADirectoryError:
+            return  # Somebody put it there in the link's place: a stray, and not ours to remove.
+        except OSError as error:
+            raise _cannot(f"take {path} out of", self.folder, error) from error
+
+    def _leads_to(self, path: StorePath) -> bool:
+        try:
+            return _target(self._link(path)) == self._store_dir.render(path)
+        except OSError:
+            return False
 
     def _link(self, path: StorePath) -> Path:
         return self.folder / path.base_name
@@ -134,7 +146,7 @@ class Spool:
     def _see(self, name: str, sight: Sight) -> None:
         link = self.folder / name
         try:
-            path = self._store_dir.parse(str(link.readlink()))
+            path = self._store_dir.parse(_target(link))
             if path.base_name != name:
                 raise MalformedError(f"it leads to {path}")
             sight.entries.append(Entry(path, link.lstat().st_mtime))
@@ -144,6 +156,11 @@ class Spool:
             sight.strays[name] = "it is not a link"
         except MalformedError as error:
             sight.strays[name] = error.message
+
+
+def _target(link: Path) -> str:
+    # Not Path.readlink, which mends spellings that Nix does not take for a root.
+    return os.readlink(link)  # noqa: PTH115
 
 
 def _cannot(doing: str, folder: Path, error: OSError) -> NarpostError:

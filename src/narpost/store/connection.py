@@ -25,6 +25,7 @@ _IN_FLIGHT = 128
 _NARS_AHEAD = 4
 # What is kept of a NAR's end, where an error of Nix may stand.
 _TAIL_BYTES = 4096
+_SIZE_LIMIT = 1 << 63
 
 # A NAR that is over leaves its connection silent; after this time we ask whether it is.
 SILENCE_SECONDS = 2.0
@@ -253,14 +254,21 @@ class Connection:
         nar_bytes = wire.read_number()
         is_ultimate = bool(wire.read_number())
         signatures = wire.read_strings()
+        content_address = wire.read_string()
+        if nar_bytes >= _SIZE_LIMIT or not all(map(_is_field, [*signatures, content_address])):
+            raise StoreUnreachable(f"the Nix daemon describes {path} in no way that Nix does")
+        try:
+            digest = Hash.parse_base16("sha256", nar_hash)
+        except MalformedError as error:
+            raise StoreUnreachable(f"the Nix daemon answered {nar_hash!r}, no hash") from error
         return PathInfo(
             path=path,
-            nar_hash=Hash.parse_base16("sha256", nar_hash),
+            nar_hash=digest,
             nar_bytes=nar_bytes,
             references=tuple(sorted(map(self._parse, references))),
             deriver=self._parse(deriver) if deriver else None,
             signatures=tuple(signatures),
-            content_address=wire.read_string(),
+            content_address=content_address,
             is_ultimate=is_ultimate,
         )
 
@@ -269,3 +277,8 @@ class Connection:
             return self._store_dir.parse(text)
         except MalformedError as error:
             raise StoreUnreachable(f"the Nix daemon answered {text!r}, no store path") from error
+
+
+def _is_field(text: str) -> bool:
+    """Whether *text* can stand in a narinfo: in one line, and as bytes."""
+    return text.isprintable()
