@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from narpost.cache import aws
+from narpost.cache.aws import Credentials
 from narpost.cache.bucket import Bucket, Put
 from narpost.errors import CacheRefused, CacheUnreachable, NarpostError, UsageError
 from narpost.nix.store_url import StoreUrl
@@ -144,6 +145,19 @@ def test_takes_the_default_profile(s3_bucket: S3Bucket, aws_home: Path) -> None:
     write_credentials(aws_home, {"other": nobody(s3_bucket.server), "default": s3_bucket.server})
 
     assert put_and_get(open_bucket(s3_bucket.url())) == b"body"
+
+
+def test_takes_what_the_profile_says_now(s3_server: S3Server, aws_home: Path) -> None:
+    """Keys that somebody put in the place of others are found without a new start."""
+    write_credentials(aws_home, {"default": nobody(s3_server)})
+    found = Credentials(None, {})
+    before = found()["access_key_id"]
+    write_credentials(aws_home, {"default": s3_server})
+
+    after = found()["access_key_id"]
+
+    assert before == nobody(s3_server).access_key
+    assert after == s3_server.access_key
 
 
 def test_takes_the_profile_of_the_url(s3_bucket: S3Bucket, aws_home: Path) -> None:

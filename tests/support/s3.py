@@ -133,7 +133,7 @@ def credentials(user: S3Server) -> dict[str, str]:
 def write_credentials(home: Path, profiles: Mapping[str, S3Server]) -> None:
     """Write `~/.aws/credentials` with the keys of a user for each profile."""
     folder = home / ".aws"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "credentials").write_text(
         "".join(
             f"[{profile}]\n"

@@ -56,8 +56,15 @@ class Credentials:
                 "token": self._token,
                 "expires_at": None,
             }
+        from botocore.credentials import RefreshableCredentials
+
+        found = self._found
         with _translated():
-            frozen = self._found.get_frozen_credentials()
+            frozen = found.get_frozen_credentials()
+        if not isinstance(found, RefreshableCredentials):
+            # They lie in a file, where somebody may put others: read it anew the next time.
+            for cached in ("_found", "_session"):
+                self.__dict__.pop(cached, None)
         return {
             "access_key_id": frozen.access_key,
             "secret_access_key": frozen.secret_key,

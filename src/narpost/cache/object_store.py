@@ -59,9 +59,8 @@ _S3_CODE = re.compile(r"<Code>(\w+)</Code>")
 _FORBIDDEN = re.compile(r"status code: 40[13]\b")
 _STATUS = re.compile(r"status code: (\d+ [A-Za-z ]+)")
 _NOT_SENT = re.compile(r"Error performing \w+ (\w+://[^/ ]+).*HTTP error: error sending request")
-_BUSY = re.compile(
-    r"status code: 429\b|<Code>(SlowDown|TooManyRequests|RequestLimitExceeded)</Code>"
-)
+# MinIO adds a word to SlowDown.
+_BUSY = re.compile(r"status code: 429\b|<Code>(SlowDown\w*|TooManyRequests)</Code>")
 _WRONG_CREDENTIALS = frozenset(
     "InvalidAccessKeyId SignatureDoesNotMatch InvalidToken ExpiredToken InvalidSecurity".split()
 )
