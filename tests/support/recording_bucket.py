@@ -32,7 +32,7 @@ class RecordingBucket(ObjectBucket):
     def __init__(self, seed: int = 0, refused_key: str = "") -> None:
         super().__init__(MemoryStore(), "memory://")
         self.writes: list[Write] = []
-        self._turns = random.Random(seed)
+        self._chance = random.Random(seed)
         self._refused_key = refused_key
 
     async def put(self, key: str, body: bytes | Path, content_type: str) -> Put:
@@ -48,7 +48,7 @@ class RecordingBucket(ObjectBucket):
     @asynccontextmanager
     async def _recorded(self, key: str) -> AsyncIterator[None]:
         write = Write(key, frozenset(each.key for each in self.writes))
-        for _ in range(self._turns.randrange(50)):
+        for _ in range(self._chance.randrange(50)):
             await asyncio.sleep(0)
         if key == self._refused_key:
             raise CacheUnreachable(f"cannot write {key}")
