@@ -50,6 +50,14 @@ class Posted:
 
 
 @dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A cache has the entry and its closure."""
+
+    cache: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """Every cache has the entry and its closure; its link is gone."""
 
@@ -119,6 +127,7 @@ Event = (
     | Ignored
     | Planned
     | Posted
+    | Confirmed
     | Settled
     | Retrying
     | PutAside

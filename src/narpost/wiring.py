@@ -131,14 +131,16 @@ def build_daemon(config: Config, place: Place, bus: "Bus", store: "LocalStore") 
     ledger.prune(time.time())
     names = [cache.name for cache in config.caches]
     queue = Queue(spool, ledger, names, clock=time.time, emit=bus)
-    clear_others(config.state / PACKED, names)
     workers = [
         _build_worker(cache, secret, queue, store, config, place, bus)
         for cache, secret in zip(config.caches, keys, strict=True)
     ]
     policy = Policy(config.warn_depth, config.drop_set_aside_after_days)
     lock = DaemonLock(config.directory)
-    return Daemon(queue, Intake(queue, store, bus, policy), workers, lock, bus)
+    intake = Intake(queue, store, bus, policy)
+    return Daemon(
+        queue, intake, workers, lock, bus, lambda: clear_others(config.state / PACKED, names)
+    )
 
 
 def _build_worker(

@@ -171,3 +171,16 @@ def test_a_cache_folder_taken_away_meanwhile_holds_nothing_up(machine: Machine) 
 
     assert machine.posted() == {path}
     machine.assert_cache_keeps_its_promise()
+
+
+def test_a_second_daemon_touches_nothing_of_the_first(machine: Machine) -> None:
+    """It is refused before it clears away what seems half done."""
+    with machine.daemon():
+        half_packed = machine.state / "packed" / "main" / "7.partial"
+        half_packed.write_bytes(b"half")
+
+        refused = machine.narpost("daemon", "--drain", check=False)
+
+        assert refused.returncode == 2
+        assert "another narpost daemon" in refused.stderr
+        assert half_packed.exists()

@@ -10,7 +10,7 @@ from typing import Any
 from narpost.daemon.intake import Intake
 from narpost.daemon.watch import changes
 from narpost.errors import NarpostError, Passing
-from narpost.events import Bus, Event, Posted, PutAside, Renewed, Retrying, Settled
+from narpost.events import Bus, Confirmed, Event, Posted, PutAside, Renewed, Retrying, Settled
 from narpost.nix.store_path import StorePath
 from narpost.push.worker import Worker
 from narpost.queue.lock import DaemonLock
@@ -30,15 +30,25 @@ class Outcome:
 
 
 class Daemon:
-    """Posts the entries of *queue* by *workers*; only one works on a queue at a time."""
+    """Posts the entries of *queue* by *workers*; only one works on a queue at a time.
+
+    *clear_others* clears away what belongs to none of *workers*.
+    """
 
     def __init__(
-        self, queue: Queue, intake: Intake, workers: Sequence[Worker], lock: DaemonLock, bus: Bus
+        self,
+        queue: Queue,
+        intake: Intake,
+        workers: Sequence[Worker],
+        lock: DaemonLock,
+        bus: Bus,
+        clear_others: Callable[[], None],
     ) -> None:
         self._queue = queue
         self._intake = intake
         self._workers = tuple(workers)
         self._lock = lock
+        self._clear_others = clear_others
         self._changed = asyncio.Event()
         self._dirty = asyncio.Event()
         bus.listen(self._notice)
@@ -85,7 +95,7 @@ class Daemon:
         """
         self._lock.take()
         try:
-            self._queue.spool.clear()
+            self._clear()
             await self._intake.look()
             works = [worker.run(tries_limit) for worker in self._workers]
             running = [*map(asyncio.create_task, (*works, *(chore() for chore in chores)))]
@@ -99,6 +109,13 @@ class Daemon:
             for worker in self._workers:
                 worker.close()
             self._lock.release()
+
+    def _clear(self) -> None:
+        """Only now, with the lock: what lies about is of somebody who has died."""
+        self._queue.spool.clear()
+        self._clear_others()
+        for worker in self._workers:
+            worker.clear()
 
     async def _finds_work(
         self, running: Sequence[asyncio.Task[None]], only: Collection[StorePath] | None
@@ -145,7 +162,7 @@ class Daemon:
         if isinstance(event, Renewed):
             for worker in self._workers:
                 worker.hurry()
-        if isinstance(event, Posted | Retrying | PutAside | Settled):
+        if isinstance(event, Confirmed | Posted | Retrying | PutAside | Settled):
             self._changed.set()
 
 

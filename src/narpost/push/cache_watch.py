@@ -65,7 +65,8 @@ class CacheWatch:
 
     def hurry(self) -> None:
         """Somebody wants it tried again now."""
-        self._hurry.set()
+        if self.is_down:  # Else there is no rest to cut short.
+            self._hurry.set()
 
     async def until_up(self, tries_limit: int | None) -> None:
         """Probe the cache until it answers, *tries_limit* times at most."""
@@ -85,9 +86,13 @@ class CacheWatch:
             self._change(self._health.after_failure(path, error))
         return self.is_down and not was_down
 
-    def thrive(self) -> None:
-        """Something succeeded."""
+    def take(self) -> None:
+        """A path became visible."""
         self.successes += 1
+        self.thrive()
+
+    def thrive(self) -> None:
+        """Something succeeded, if only a question."""
         if self._health != Health():
             self._change(self._health.after_success())
 
@@ -110,10 +115,10 @@ class CacheWatch:
         if isinstance(error, CacheBusy):
             seconds = max(seconds, BUSY_SECONDS)
         self._around.emit(CacheDown(self._name, error.message, seconds))
-        self._hurry.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._hurry.wait()
+        self._hurry.clear()
 
     def _change(self, health: Health) -> None:
         was_down = self.is_down or self.is_on_trial

@@ -46,7 +46,8 @@ class Health:
 
     def after_failure(self, path: StorePath, error: NarpostError) -> Self:
         """*path* failed with an error that may be the cache's."""
-        failed = self.failed | {path}
+        # More of them say nothing new, and there may be very many.
+        failed = self.failed if len(self.failed) >= PATHS_IN_A_ROW else self.failed | {path}
         is_down = (
             self.is_down
             or self.condition is Condition.ON_TRIAL
@@ -60,7 +61,10 @@ class Health:
     def after_probe(self, error: NarpostError | None) -> Self:
         """It was asked whether it is there."""
         if error is None:
-            return replace(self, condition=Condition.ON_TRIAL, probes=self.probes + 1)
+            # Where no path has failed there is nothing to be tried out.
+            condition = Condition.ON_TRIAL if self.failed else Condition.UP
+            trouble = self.trouble if self.failed else None
+            return replace(self, condition=condition, probes=self.probes + 1, trouble=trouble)
         return type(self)(Condition.DOWN, self.failed, self.probes + 1, error)
 
 

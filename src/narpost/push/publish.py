@@ -139,8 +139,10 @@ class Publisher:
         return job
 
     async def _send_small(self, jobs: list[_Job]) -> None:
+        in_a_hurry = self._begin_to_pack([job.info for job in jobs])
+        jobs = [job for job in jobs if not job.has_ended]
         infos = [job.info for job in jobs]
-        results = await self._packer.pack_small(infos, in_a_hurry=self._begin_to_pack(infos))
+        results = await self._packer.pack_small(infos, in_a_hurry=in_a_hurry)
         packed: list[tuple[_Job, Packed]] = []
         for job, result in zip(jobs, results, strict=True):
             if isinstance(result, Packed):
@@ -157,6 +159,8 @@ class Publisher:
     async def _pack_and_send(self, job: _Job) -> None:
         try:
             in_a_hurry = self._begin_to_pack([job.info])
+            if job.has_ended:  # A reference of it failed meanwhile.
+                return
             packed = await self._packer.pack_large(job.info, in_a_hurry=in_a_hurry)
         except Exception as error:  # Whatever it is, it is this path's alone.
             self._fail(job, error)

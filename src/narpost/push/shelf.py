@@ -28,12 +28,16 @@ class Shelf:
         self._numbers = itertools.count()
 
     def prepare(self) -> None:
-        """Make the folder, and clear away what is not whole, or too old to be wanted."""
+        """Make the folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
+
+    def clear(self) -> None:
+        """Clear away what is not whole, or too old to be wanted: only for who has the lock."""
         for file in self.folder.iterdir():
-            is_old = time.time() - file.stat().st_mtime > KEPT_SECONDS
-            if is_old or file.name.endswith(_PARTIAL):
-                file.unlink()
+            with contextlib.suppress(OSError):  # It may lie there for another time.
+                is_old = time.time() - file.stat().st_mtime > KEPT_SECONDS
+                if is_old or file.name.endswith(_PARTIAL):
+                    file.unlink()
 
     def names(self) -> list[str]:
         """The names, by FileHash, of what lies here whole: `<FileHash>.nar.zst`."""

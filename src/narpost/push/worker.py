@@ -99,6 +99,10 @@ class Worker:
             self._take()
             await self._until_due()
 
+    def clear(self) -> None:
+        """Clear away what a daemon before this one has left half done."""
+        self._packer.shelf.clear()
+
     async def finish(self) -> None:
         """Let what was begun come to its end, and the rest be: it stays queued.
 
@@ -131,9 +135,8 @@ class Worker:
             self._around.emit(Troubled("clean up", error.message))
 
     def _take(self) -> None:
-        in_hand = 1 if self._watch.is_on_trial else IN_HAND
-        while self._in_hand < in_hand and not self._watch.is_down:
-            batch = self._queue.claim(self.name, min(BATCH, in_hand - self._in_hand))
+        while self._free_hands and not self._watch.is_down:
+            batch = self._queue.claim(self.name, min(BATCH, self._free_hands))
             if not batch:
                 return
             self._in_hand += len(batch)
@@ -141,9 +144,15 @@ class Worker:
             self._plans.add(task)
             task.add_done_callback(self._plans.discard)
 
+    @property
+    def _free_hands(self) -> int:
+        return max(0, (1 if self._watch.is_on_trial else IN_HAND) - self._in_hand)
+
     async def _until_due(self) -> None:
+        # With full hands only an end matters, and each end wakes us.
+        seconds = self._queue.next_due_in(self.name) if self._free_hands else None
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._queue.next_due_in(self.name)):
+            async with asyncio.timeout(seconds):
                 await self._work.wait()
 
     async def _post(self, batch: Sequence[StorePath]) -> None:
@@ -157,6 +166,7 @@ class Worker:
         except Exception as error:  # The edge: whatever it is, the entries stay.
             if isinstance(error, NarpostError) and may_be_the_cache(error):
                 self._watch.collapse(error)
+                self._publisher.give_up(error)
             elif isinstance(error, StoreUnreachable):
                 self._store_trouble = error
             if len(batch) > 1 and not isinstance(error, Passing):
@@ -227,6 +237,7 @@ class Worker:
         elif may_be_the_cache(error) and self._watch.is_down:
             self._queue.put_back(self.name, path, error)
         elif isinstance(error, CacheRefused) and self._takes_others(path):
+            del self._refused_at[path]
             refused = ObjectRefused(error.message, error.hint)
             self._queue.set_aside(self.name, path, refused)
         else:
@@ -250,7 +261,7 @@ class Worker:
         info, file_bytes = narinfo.info, narinfo.file_bytes or 0
         if self._watch.is_on_trial:
             self._work.set()
-        self._watch.thrive()
+        self._watch.take()
         self._store_trouble = None
         self._seen.add([info.path])
         sizes = (info.nar_bytes, file_bytes)

@@ -11,7 +11,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from narpost.errors import NarpostError
-from narpost.events import Dropped, Emit, Ignored, PutAside, Queued, Renewed, Retrying, Settled
+from narpost.events import (
+    Confirmed,
+    Dropped,
+    Emit,
+    Ignored,
+    PutAside,
+    Queued,
+    Renewed,
+    Retrying,
+    Settled,
+)
 from narpost.nix.store_path import StorePath
 from narpost.queue.ledger import Ledger, Standing
 from narpost.queue.spool import Mark, Spool
@@ -113,6 +123,7 @@ class Queue:
         standings[cache] = replace(standing, state=moved(standing.state, Move.CONFIRM))
         self.ledger.remember(path, cache, standings[cache])
         self._settle_if_confirmed(path)
+        self._emit(Confirmed(cache, path.base_name))
 
     def postpone(self, cache: str, path: StorePath, error: NarpostError, seconds: float) -> None:
         """Try *path* again after *seconds*."""
@@ -243,7 +254,8 @@ class Queue:
 
     def _retry_renewed(self) -> None:
         """A link that was made anew is somebody's wish that its path be tried again now."""
-        renewed = [path for path, mark in self._failed.items() if self.spool.mark(path) != mark]
+        marks = {path: self.spool.mark(path) for path in self._failed}
+        renewed = [path for path, mark in marks.items() if mark and mark != self._failed[path]]
         for path in renewed:
             self.retry(path)
             self._emit(Renewed(path.base_name))

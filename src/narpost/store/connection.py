@@ -256,11 +256,11 @@ class Connection:
         signatures = wire.read_strings()
         content_address = wire.read_string()
         if nar_bytes >= _SIZE_LIMIT or not all(map(_is_field, [*signatures, content_address])):
-            raise StoreUnreachable(f"the Nix daemon describes {path} in no way that Nix does")
+            raise StoreRefused(f"the Nix daemon describes {path} in no way that Nix does")
         try:
             digest = Hash.parse_base16("sha256", nar_hash)
         except MalformedError as error:
-            raise StoreUnreachable(f"the Nix daemon answered {nar_hash!r}, no hash") from error
+            raise StoreRefused(f"the Nix daemon says of {path} {nar_hash!r}, no hash") from error
         return PathInfo(
             path=path,
             nar_hash=digest,

@@ -43,6 +43,7 @@ def test_finds_what_was_finished(shelf: Shelf) -> None:
 
     again = Shelf(shelf.folder, 1000)
     again.prepare()
+    again.clear()
 
     assert again.find(LIBRARY, ".zst") == (file, file_hash(b"packed"))
     assert again.names() == [f"{file_hash(b'packed').digits}.nar.zst"]
@@ -75,7 +76,7 @@ def test_what_is_not_whole_or_too_old_is_cleared_away(shelf: Shelf) -> None:
     long_ago = old.stat().st_mtime - KEPT_SECONDS - 60
     os.utime(old, (long_ago, long_ago))
 
-    Shelf(shelf.folder, 1000).prepare()
+    Shelf(shelf.folder, 1000).clear()
 
     assert list(shelf.folder.iterdir()) == [young]
 

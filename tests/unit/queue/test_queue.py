@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from narpost.errors import NarpostError, Passing, PathCorrupt
-from narpost.events import Event, Ignored, PutAside, Queued, Renewed, Retrying, Settled
+from narpost.events import Confirmed, Event, Ignored, PutAside, Queued, Renewed, Retrying, Settled
 from narpost.nix.store_path import StorePath
 from narpost.queue.ledger import FILE, Ledger
 from narpost.queue.queue import Queue
@@ -532,3 +532,28 @@ def test_a_link_made_anew_makes_what_was_postponed_due(desk: Desk) -> None:
 
     assert queue.claim("main", ALL) == [HELLO]
     assert Renewed(HELLO.base_name) in desk.events
+
+
+def test_a_confirmation_is_told_also_where_another_cache_never_will(desk: Desk) -> None:
+    """Else who waits for the last of them would wait for ever."""
+    queue = desk.open_with(HELLO, caches=("main", "other"))
+    queue.claim("main", ALL)
+    queue.claim("other", ALL)
+    queue.set_aside("other", HELLO, CORRUPT)
+
+    queue.confirm("main", HELLO)
+
+    assert Confirmed("main", HELLO.base_name) in desk.events
+    assert not queue.has_work(tries_limit=4)
+
+
+def test_an_entry_that_was_dropped_is_not_taken_for_renewed(desk: Desk) -> None:
+    """Its link is gone, which is nobody's wish to try it again."""
+    queue = desk.open_with(HELLO)
+    fail(queue, HELLO, 30)
+
+    desk.spool.remove(HELLO)
+    queue.look()
+
+    assert Renewed(HELLO.base_name) not in desk.events
+    assert queue.depth() == 0
