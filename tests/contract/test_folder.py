@@ -9,6 +9,7 @@ import pytest
 
 from narpost.cache.folder import INCOMING, LEFT_OVER_SECONDS, FolderBucket
 from narpost.errors import CacheRefused, CacheUnreachable
+from support.programs import require
 
 TYPE = "application/x-nix-nar"
 
@@ -76,8 +77,8 @@ def test_a_folder_that_went_away_is_not_made_anew(folder: Path, bucket: FolderBu
 
 def test_takes_a_file_from_another_disk(bucket: FolderBucket, tmp_path: Path) -> None:
     """Where the file cannot be linked it is copied, and stays where it is."""
-    if Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("there is only one disk here")
+    is_same_disk = Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev
+    require(["a second disk at /dev/shm"] if is_same_disk else [], "copying between disks")
     with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
         file.write(b"from elsewhere")
         file.flush()

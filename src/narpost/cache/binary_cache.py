@@ -1,7 +1,7 @@
 """A binary cache in a bucket: what it has, and how a path gets into it.
 
 A narinfo is a promise that its NAR and its whole closure are there, so whoever publishes writes
-NARs first, reads them back, and writes narinfos last, references before referrers.
+NARs first, sees that they arrived, and writes narinfos last, references before referrers.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
